@@ -1,0 +1,243 @@
+"""The messages between the server and a model worker, and their contract.
+
+Framing: a 4-byte big-endian length, then one MessagePack object tagged with its type (`encode`, `Decoder`).
+One socket a worker, both directions, in order. Whoever changes a message changes this text with it.
+
+Server to worker:
+    `Open` starts a stream: fresh (no snapshot), or at `snapshot` (bytes of an earlier `Snapshot`). The worker runs
+    the schedule forward from there without showing anything up to `decode_from` (a latent frame), re-primes the
+    decoder with the latent frames before it, and sends pictures from that latent frame on.
+    `Reschedule` replaces every steer at or past `from_latent` and throws away what was generated at or past it
+    (`from_latent` is a block boundary that is not locked, i.e. not below the decode credit; otherwise the stream
+    fails). Idempotent. A steer at latent frame f is in force from the block that begins at f.
+    `Credit` is cumulative: denoise blocks that begin before `denoise_until`, decode latent frames below
+    `decode_until`; the first picture not sent yet is due in `due_s`. A lower value than before changes nothing,
+    so a repeated or reordered credit does no harm. No credit, no work.
+    `TakeSnapshot` asks for one `Snapshot` of the newest block boundary at or below `at_most` (a latent frame).
+    `Close` ends the stream and frees its slot.
+
+Worker to server:
+    `Progress` while it loads and warms up, then `Ready` once. `Opened` when a stream holds a slot.
+    `Denoised` after each block: it may still be thrown away. `Pictures` for one latent frame: never taken back.
+    `Snapshot`, `Failed` (that stream alone is gone; the worker goes on), `Stats` about once a second.
+
+Every message about a stream carries (stream, epoch). `Reschedule` and `Open` raise the epoch. A `Denoised` of an
+older epoch is dropped when it lies at or past the newer epoch's `from_latent`; `Pictures` are locked and so valid
+in every epoch of one `Open`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+PROTOCOL_VERSION = 1
+MAX_MESSAGE_BYTES = 512 << 20
+_LENGTH = struct.Struct(">I")
+M = TypeVar("M")
+
+
+class ProtocolError(Exception):
+    """A frame that is too long or does not decode."""
+
+
+class Message(msgspec.Struct, tag=True, frozen=True, kw_only=True):
+    """Base of all messages; the tag is the class name."""
+
+
+class Steer(msgspec.Struct, frozen=True, kw_only=True):
+    """What is in force from latent frame `at_latent` on. The first one of a stream stands at 0."""
+
+    at_latent: int
+    prompt: str
+    motion_score: int | None = None
+    negative_prompt: str | None = None
+    guidance_scale: float | None = None
+
+
+class Open(Message, frozen=True, kw_only=True):
+    stream: str
+    epoch: int
+    seed: int
+    height: int
+    """Picture height and width in pixels."""
+    width: int
+    steers: list[Steer]
+    """The whole schedule, by `at_latent`."""
+    snapshot: bytes | None = None
+    decode_from: int = 0
+    """First latent frame whose pictures are wanted."""
+
+
+class Reschedule(Message, frozen=True, kw_only=True):
+    stream: str
+    epoch: int
+    from_latent: int
+    steers: list[Steer]
+
+
+class Credit(Message, frozen=True, kw_only=True):
+    stream: str
+    epoch: int
+    denoise_until: int
+    decode_until: int
+    due_s: float
+
+
+class TakeSnapshot(Message, frozen=True, kw_only=True):
+    stream: str
+    epoch: int
+    at_most: int
+
+
+class Close(Message, frozen=True, kw_only=True):
+    stream: str
+    epoch: int
+
+
+class Progress(Message, frozen=True, kw_only=True):
+    fraction: float
+    what: str
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What the server needs to know of the checkpoint; it never opens the folder itself."""
+
+    name: str
+    weights_hash: str
+    device: str
+    dtype: str
+    height: int
+    width: int
+    rate_hz: float
+    """The rate that the checkpoint was made for."""
+    block_latent_frames: list[int]
+    first_block_latent_frames: int
+    sampler: str
+    state_options: dict[str, Any]
+    """sampler, timesteps, shift, window, sink, decay, recache: what a log's header records beside seed and size."""
+    max_prompt_chars: int
+    vocabulary: dict[str, list[dict[str, Any]]]
+
+
+class Timings(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds, measured at warm-up for one stream."""
+
+    first_block_s: float
+    pass_s: float
+    """One transformer pass of a default block (a commit costs the same)."""
+    passes: int
+    """Denoising passes of a block, without the commit."""
+    decode_s: float
+    """One latent frame: decoding and conversion to I420."""
+
+    @property
+    def block_s(self) -> float:
+        """Commit and denoising passes of one default block."""
+        return (self.passes + 1) * self.pass_s
+
+
+class Ready(Message, frozen=True, kw_only=True):
+    version: int
+    pid: int
+    model: ModelInfo
+    timings: Timings
+    slots: int
+    """Streams that memory allows."""
+    capacity: int
+    """Streams that run in real time at the chosen rate, at least 1."""
+    rate_hz: float
+    """Highest of 16, 12, 8 Hz (or the checkpoint's own rate) that this machine holds for one stream."""
+
+
+class Opened(Message, frozen=True, kw_only=True):
+    stream: str
+    epoch: int
+
+
+class Denoised(Message, frozen=True, kw_only=True):
+    stream: str
+    epoch: int
+    block: int
+    first_latent: int
+    latents: int
+    compute_s: float
+    """Time the worker spent in this block's passes."""
+
+
+class Pictures(Message, frozen=True, kw_only=True):
+    stream: str
+    epoch: int
+    latent: int
+    first_picture: int
+    i420: list[bytes]
+    """One BT.709 limited-range planar 4:2:0 picture each: Y (height x width), U, V (height/2 x width/2)."""
+
+
+class Snapshot(Message, frozen=True, kw_only=True):
+    stream: str
+    epoch: int
+    latent: int
+    """The block boundary it stands at."""
+    data: bytes
+
+
+class Failed(Message, frozen=True, kw_only=True):
+    stream: str
+    epoch: int
+    reason: str
+
+
+class Stats(Message, frozen=True, kw_only=True):
+    streams: int
+    pass_s: float
+    """Recent mean seconds a transformer pass and a decoded latent frame."""
+    decode_s: float
+    busy: float
+    """Share of the last second that the worker computed, 0 to 1."""
+    pool_bytes: int
+    rss_bytes: int
+
+
+ToWorker = Open | Reschedule | Credit | TakeSnapshot | Close
+ToServer = Progress | Ready | Opened | Denoised | Pictures | Snapshot | Failed | Stats
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode(message: Message) -> bytes:
+    """One framed message."""
+    body = _encoder.encode(message)
+    return _LENGTH.pack(len(body)) + body
+
+
+class Decoder(Generic[M]):
+    """Turns a byte stream into messages of one direction."""
+
+    def __init__(self, kind: Any) -> None:
+        self._decoder: msgspec.msgpack.Decoder[M] = msgspec.msgpack.Decoder(kind)
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[M]:
+        """Yield the messages that `data` completes.
+
+        Raises:
+            ProtocolError: over-long frame, or bytes that are no message of this direction.
+        """
+        self._buffer += data
+        while len(self._buffer) >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(self._buffer)
+            if length > MAX_MESSAGE_BYTES:
+                raise ProtocolError(f"a message of {length} bytes exceeds the limit of {MAX_MESSAGE_BYTES}")
+            end = _LENGTH.size + length
+            if len(self._buffer) < end:
+                return
+            body = bytes(self._buffer[_LENGTH.size : end])
+            del self._buffer[:end]
+            try:
+                yield self._decoder.decode(body)
+            except msgspec.DecodeError as error:
+                raise ProtocolError(str(error)) from error
