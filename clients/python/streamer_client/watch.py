@@ -1,0 +1,158 @@
+"""`streamer watch URL`: record a live stream to a file while steering it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import io
+import re
+import sys
+from contextlib import aclosing
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import av
+
+from streamer_client.cli import UsageError
+from streamer_client.client import Client
+from streamer_client.errors import Problem, StreamerError
+from streamer_client.steer import Steer
+from streamer_client.stream import Stream
+from streamer_client.video import packets
+
+_STEER = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*s?\s*:\s*(\S.*)$", re.DOTALL)
+
+
+def parse_steer(text: str) -> tuple[float, str]:
+    """`"10s: night falls"` to (10.0, "night falls")."""
+    match = _STEER.match(text)
+    if not match:
+        raise UsageError(f'--steer {text!r}: expected "SECONDS s: PROMPT", e.g. "10s: night falls"')
+    return float(match[1]), match[2].strip()
+
+
+class Recorder:
+    """Puts fragments into a file without encoding again; the file's time starts at 0."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._init = b""
+        self._output: av.container.OutputContainer | None = None
+        self._origin = 0
+        self.pictures = 0
+        self.bytes = 0
+        self.seconds = 0.0
+
+    def write(self, message: bytes) -> None:
+        """Add a message of the video WebSocket: the init segment first, then fragments."""
+        if not self._init:
+            self._init = message
+            return
+        if self._output is None:
+            self._output = av.open(str(self._path), "w")
+            with av.open(io.BytesIO(self._init + message), format="mp4") as source:
+                self._stream = self._output.add_stream_from_template(source.streams.video[0])
+        for packet in packets(self._init, message):
+            if not self.pictures:
+                self._origin = packet.pts
+            self.seconds = float((packet.pts - self._origin + (packet.duration or 0)) * packet.time_base)
+            packet.pts = packet.dts = packet.pts - self._origin
+            packet.stream = self._stream
+            self.bytes += packet.size
+            self._output.mux(packet)
+            self.pictures += 1
+
+    def close(self) -> None:
+        if self._output is not None:
+            self._output.close()
+
+
+class Watch:
+    """The subcommand."""
+
+    help = "record a live stream to a file, steering it on the way"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("url", help="server, or a stream's page: http://host:8000[/s/STREAM]")
+        parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write, e.g. clip.mp4")
+        parser.add_argument("--seconds", type=float, default=30.0, help="length of the recording (default 30)")
+        parser.add_argument(
+            "--steer",
+            action="append",
+            default=[],
+            metavar='"10s: PROMPT"',
+            help="change the prompt at this second",
+        )
+        parser.add_argument("--prompt", help="record a new stream that starts with this prompt")
+        parser.add_argument("--token", help="control token, for a server elsewhere")
+
+    def run(self, args: argparse.Namespace) -> int:
+        steers = sorted(parse_steer(text) for text in args.steer)
+        if not args.seconds > 0:
+            raise UsageError(f"--seconds {args.seconds}: must be above 0")
+        if args.out.suffix not in (".mp4", ".mkv", ".mov"):
+            raise UsageError(f"--out {args.out}: must end in .mp4, .mkv or .mov")
+        if not args.out.resolve().parent.is_dir():
+            raise UsageError(f"--out {args.out}: its folder does not exist")
+        try:
+            return asyncio.run(record(args.url, args.out, args.seconds, steers, args.prompt, args.token))
+        except Problem as problem:
+            raise UsageError(str(problem)) from problem
+        except StreamerError as error:
+            print(f"streamer watch: {error}", file=sys.stderr)
+            return 1
+
+
+async def record(
+    url: str,
+    out: Path,
+    seconds: float,
+    steers: list[tuple[float, str]],
+    prompt: str | None,
+    token: str | None,
+) -> int:
+    """Record `seconds` of the stream at `url` to `out`; steers are (second, prompt)."""
+    page = re.search(r"/(?:s|streams)/([A-Za-z0-9_]+)", urlsplit(url).path)
+    async with Client(url, token=token) as client:
+        if prompt is not None:
+            stream = await client.streams.create(prompt)
+        else:
+            stream = await client.streams.get(page[1] if page else "main")
+        recorder = Recorder(out)
+        try:
+            await _record(stream, recorder, seconds, list(steers))
+        finally:
+            recorder.close()
+            if prompt is not None:
+                await stream.end()
+    if not recorder.pictures:
+        raise StreamerError("no picture came")
+    print(f"\r{out}: {recorder.seconds:.1f} s, {recorder.pictures} pictures, {recorder.bytes / 1000:.0f} kB\033[K")
+    return 0
+
+
+async def _record(stream: Stream, recorder: Recorder, seconds: float, due: list[tuple[float, str]]) -> None:
+    newest: Steer | None = None
+    async with aclosing(stream.fragments()) as messages:
+        async for message in messages:
+            recorder.write(message)
+            while due and recorder.seconds >= due[0][0]:
+                newest = stream.steer(due.pop(0)[1])
+            _progress(recorder, seconds, newest)
+            if recorder.seconds >= seconds:
+                return
+
+
+def _progress(recorder: Recorder, seconds: float, steer: Steer | None) -> None:
+    if not sys.stderr.isatty():
+        return
+    filled = int(24 * min(recorder.seconds / seconds, 1.0))
+    note = ""
+    if steer is not None:
+        state = f"{steer.latency_s:.1f} s" if steer.latency_s is not None else "…"
+        note = f" · {steer.prompt} ({state})"
+    bar = "█" * filled + "·" * (24 - filled)
+    print(f"\r{bar} {recorder.seconds:5.1f}/{seconds:g} s{note[:60]}\033[K", end="", file=sys.stderr, flush=True)
+
+
+watch = Watch()
