@@ -1,0 +1,98 @@
+"""The web application: middleware, health, pages, and the routers of `/v1`."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.staticfiles import StaticFiles
+from starlette.datastructures import MutableHeaders
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from streamer.api import events, model, problems, steers, streams, video, whep
+from streamer.api.auth import OriginCheck
+from streamer.api.state import State
+from streamer.engine.process import Engine
+from streamer.session.manager import Sessions
+from streamer.settings import Settings
+
+_LOOPBACK_NAMES = ["localhost", "127.0.0.1", "[::1]"]
+# The page loads nothing from elsewhere and runs no inline script; it may be embedded (output windows, walls).
+_POLICY = (
+    "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; connect-src 'self' ws: wss:; "
+    "style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'none'"
+)
+
+
+def web_folder() -> Path:
+    """The page's files: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    installed = package / "web"
+    return installed if installed.is_dir() else package.parent / "clients" / "web"
+
+
+class Stamp:
+    """ASGI middleware: a request id for problems and logs, and the headers every answer carries."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = f"req_{secrets.token_hex(8)}"
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def stamped(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = request_id
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers["Referrer-Policy"] = "no-referrer"
+                headers.setdefault("Content-Security-Policy", _POLICY)
+            await send(message)
+
+        await self._app(scope, receive, stamped)
+
+
+def create_app(settings: Settings, sessions: Sessions, engine: Engine) -> FastAPI:
+    """The application over a server's sessions; it owns neither them nor the engine."""
+    app = FastAPI(title="Streamer", version="1", docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json")
+    app.state.streamer = State(settings, sessions, engine)
+    problems.install(app)
+    app.add_middleware(OriginCheck, settings=settings)
+    if settings.on_loopback:
+        # A page that had its own name resolve to 127.0.0.1 would pass the Origin check.
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*_LOOPBACK_NAMES, *settings.hosts])
+    app.add_middleware(Stamp)
+    for part in (model, streams, steers, whep, video, events):
+        app.include_router(part.router, prefix="/v1")
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        return {"status": "up"}
+
+    @app.get("/readyz")
+    async def readyz() -> Response:
+        if engine.ready is not None:
+            return JSONResponse({"status": "ready", "rate_hz": engine.ready.rate_hz, "capacity": engine.ready.capacity})
+        progress = engine.progress
+        fraction, what = (progress.fraction, progress.what) if progress else (0.0, "starting the worker")
+        problem = problems.Problem(
+            503, "not-ready", f"warming up: {what}", retry_after_s=1.0, progress=round(fraction, 3), what=what
+        )
+        return problem.response(None)
+
+    web = web_folder()
+
+    @app.get("/", include_in_schema=False)
+    @app.get("/s/{stream}", include_in_schema=False)
+    async def page(stream: str = "main") -> FileResponse:
+        return FileResponse(web / "index.html", headers={"Cache-Control": "no-cache"})
+
+    app.mount("/", StaticFiles(directory=web), name="web")
+    return app

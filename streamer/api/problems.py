@@ -1,0 +1,125 @@
+"""Errors as problem+json (RFC 9457): every refusal names its code, the field and the limit."""
+
+from __future__ import annotations
+
+import math
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from streamer.session.errors import SessionError
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(Exception):
+    """A refusal of this layer; refusals of the session arrive as `SessionError`."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        field: str | None = None,
+        limit: Any = None,
+        retry_after_s: float | None = None,
+        **extra: Any,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.field = field
+        self.limit = limit
+        self.retry_after_s = retry_after_s
+        self.extra = extra
+
+    def body(self, request_id: str | None) -> dict[str, Any]:
+        """The JSON members; those without a value are left out."""
+        members = {
+            "type": "about:blank",
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "code": self.code,
+            "detail": self.detail,
+            "field": self.field,
+            "limit": self.limit,
+            "retry_after_s": self.retry_after_s,
+            "request_id": request_id,
+            **self.extra,
+        }
+        return {name: value for name, value in members.items() if value is not None}
+
+    def response(self, request_id: str | None) -> JSONResponse:
+        headers = {}
+        if self.retry_after_s is not None:
+            headers["Retry-After"] = str(max(1, math.ceil(self.retry_after_s)))
+        return JSONResponse(self.body(request_id), self.status, headers, media_type=MEDIA_TYPE)
+
+
+def from_session(error: SessionError) -> Problem:
+    """A session's refusal in this layer's words."""
+    return Problem(
+        error.status,
+        error.code,
+        str(error),
+        field=error.field,
+        limit=error.limit,
+        retry_after_s=error.retry_after_s,
+        **error.extra,
+    )
+
+
+def from_validation(error: RequestValidationError) -> Problem:
+    """The first thing wrong with a request's parts, by its field."""
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header")]
+    field = ".".join(place) or None
+    kind = first["type"]
+    limits = {name: value for name, value in first.get("ctx", {}).items() if isinstance(value, int | float | str)}
+    if kind == "extra_forbidden":
+        return Problem(422, "unknown-field", f"there is no field {field!r} here", field=field)
+    if kind == "json_invalid":
+        return Problem(400, "json-malformed", f"the body is not JSON: {first.get('ctx', {}).get('error', '')}")
+    if kind == "missing" and field is None:
+        return Problem(422, "body-missing", "a JSON object is expected in the body")
+    code = "field-missing" if kind == "missing" else "field-invalid"
+    return Problem(422, code, f"{field}: {first['msg']}", field=field, limit=limits or None)
+
+
+def request_id(request: Request) -> str | None:
+    return getattr(request.state, "request_id", None)
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of `app` as problem+json."""
+
+    @app.exception_handler(Problem)
+    async def on_problem(request: Request, error: Problem) -> JSONResponse:
+        return error.response(request_id(request))
+
+    @app.exception_handler(SessionError)
+    async def on_session_error(request: Request, error: SessionError) -> JSONResponse:
+        return from_session(error).response(request_id(request))
+
+    @app.exception_handler(RequestValidationError)
+    async def on_validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
+        return from_validation(error).response(request_id(request))
+
+    @app.exception_handler(HTTPException)
+    async def on_http_error(request: Request, error: HTTPException) -> JSONResponse:
+        phrase = HTTPStatus(error.status_code).phrase
+        problem = Problem(error.status_code, phrase.lower().replace(" ", "-"), str(error.detail or phrase))
+        answer = problem.response(request_id(request))
+        answer.headers.update(error.headers or {})
+        return answer
+
+    @app.exception_handler(Exception)
+    async def on_bug(request: Request, error: Exception) -> JSONResponse:
+        # Starlette logs the traceback; the caller is told no more than where to find it.
+        return Problem(500, "internal", "an error of the server; its log has it").response(request_id(request))

@@ -1,0 +1,181 @@
+"""`streamer serve`: bind, start the worker, answer."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from streamer_client.cli import UsageError
+
+from streamer.settings import Settings
+
+SEND_BUFFER_BYTES = 64 << 10
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        UsageError: the address is taken or not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Accepted sockets inherit it: a stalled viewer holds at most seconds of video in the kernel, not minutes.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise UsageError(f"--host {host} --port {port}: {error.strerror or error}") from error
+    listener.listen(128)
+    return listener
+
+
+class Serve:
+    """The subcommand."""
+
+    help = "serve live streams and the page that shows them"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        default = Settings()
+        parser.add_argument("--model", default=default.model, help="diffusers folder (default: the shipped starter)")
+        parser.add_argument("--host", default=default.host, help="address to bind (default %(default)s)")
+        parser.add_argument("--port", type=int, default=default.port, help="port, 0 for any (default %(default)s)")
+        parser.add_argument("--device", default=default.device, help="cpu, cuda, cuda:1, mps (default: %(default)s)")
+        parser.add_argument("--dtype", choices=["bf16", "fp32"], help="default: what suits the device")
+        parser.add_argument("--rate-hz", type=float, help="pictures a second (default: what this machine holds)")
+        parser.add_argument("--threads", type=int, help="CPU threads of the model (default: all cores)")
+        parser.add_argument("--prompt", help="first prompt of the stream everybody shares")
+        parser.add_argument("--seed", type=int, help="its seed (default: random)")
+        parser.add_argument("--max-streams", type=int, help="streams at once (default: as measured)")
+        parser.add_argument("--origin", action="append", default=[], help="another site whose pages may use this server")
+        parser.add_argument("--allow-host", action="append", default=[], help="another name this server is called by")
+        parser.add_argument("--admin-token", help="token that may do everything from anywhere")
+        parser.add_argument("--ice-server", action="append", default=[], help="STUN or TURN URL (default: none)")
+        parser.add_argument("--log-level", default="warning", choices=["debug", "info", "warning", "error"])
+
+    def run(self, args: argparse.Namespace) -> int:
+        settings = settings_of(args)
+        listener = listen(settings.host, settings.port)
+        logging.basicConfig(level=args.log_level.upper(), format="%(asctime)s %(name)s %(levelname)s %(message)s")
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            return runner.run(serve_on(listener, settings))
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """Checked settings.
+
+    Raises:
+        UsageError: names the option and its limit.
+    """
+    if not 0 <= args.port <= 65535:
+        raise UsageError(f"--port {args.port}: must be 0 to 65535")
+    if args.rate_hz is not None and not 1 <= args.rate_hz <= 60:
+        raise UsageError(f"--rate-hz {args.rate_hz:g}: must be 1 to 60")
+    for name in ("threads", "max_streams"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name.replace('_', '-')} {value}: must be at least 1")
+    if args.seed is not None and not 0 <= args.seed < 1 << 64:
+        raise UsageError(f"--seed {args.seed}: must be 0 to 2^64 - 1")
+    return Settings(
+        model=args.model,
+        host=args.host,
+        port=args.port,
+        device=args.device,
+        dtype=args.dtype,
+        rate_hz=args.rate_hz,
+        prompt=args.prompt,
+        seed=args.seed,
+        max_streams=args.max_streams,
+        threads=args.threads,
+        origins=tuple(args.origin),
+        hosts=tuple(args.allow_host),
+        admin_token=args.admin_token,
+        ice_servers=tuple(args.ice_server),
+    )
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """uvloop where it runs."""
+    if sys.platform == "win32":
+        return asyncio.new_event_loop
+    import uvloop
+
+    return uvloop.new_event_loop
+
+
+async def serve_on(listener: socket.socket, settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; the exit status."""
+    settings = dataclasses.replace(settings, port=listener.getsockname()[1])
+    print(f"Streamer: {settings.url}  (warming up)", flush=True)
+
+    import uvicorn
+
+    from streamer.api.app import create_app
+    from streamer.engine.process import Engine, EngineError
+    from streamer.session.manager import Sessions
+
+    engine = await Engine.start(
+        settings.model,
+        device=settings.device,
+        dtype=settings.dtype,
+        rate_hz=settings.rate_hz,
+        threads=settings.threads,
+    )
+    sessions = Sessions(engine, settings)
+
+    class Server(uvicorn.Server):
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            # The signals are this function's: streams must end before connections close.
+            yield
+
+    server = Server(
+        uvicorn.Config(
+            create_app(settings, sessions, engine),
+            log_level="warning",
+            access_log=False,
+            ws="websockets-sansio",
+            ws_per_message_deflate=False,
+            ws_max_size=1 << 16,
+            timeout_graceful_shutdown=3,
+            lifespan="off",
+        )
+    )
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    starting = asyncio.create_task(engine.wait_ready())
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        done, _ = await asyncio.wait({starting, stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
+        if starting in done:
+            ready = starting.result()
+            await sessions.start(ready)
+            print(f"Streamer: ready, {ready.rate_hz:g} Hz on {ready.model.device}", flush=True)
+            await asyncio.wait({stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
+        return 0
+    except EngineError as error:
+        print(f"streamer serve: --model {settings.model}: {error}", file=sys.stderr)
+        return 2
+    finally:
+        starting.cancel()
+        stopping.cancel()
+        await sessions.close()
+        server.should_exit = True
+        await serving
+        await engine.close()
+
+
+serve = Serve()
