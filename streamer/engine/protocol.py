@@ -40,6 +40,11 @@ _LENGTH = struct.Struct(">I")
 M = TypeVar("M")
 
 
+def first_picture(latent: int) -> int:
+    """Index of the first picture of a latent frame: frame 0 holds picture 0, every later one four pictures."""
+    return 0 if latent == 0 else 4 * latent - 3
+
+
 class ProtocolError(Exception):
     """A frame that is too long or does not decode."""
 

@@ -1,0 +1,166 @@
+"""Which steps run next: the streams' frontiers and credit in, one job out. Pure: no torch, no clock, no sockets.
+
+A job is one transformer pass for a batch of streams, or one latent frame decoded for one stream. The stream whose
+next step has to start soonest goes first: a decode must start `decode_s` before its first picture is due, a pass
+`passes left x pass_s + decode_s` before the first picture of its block is. No credit, no work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+
+from streamer.engine.protocol import first_picture
+
+CATCH_UP_SLACK_S = 0.25
+"""A stream that runs forward unseen (opened from a log or a snapshot) has this slack at best and at worst: it gives
+way to streams that would be late otherwise, and to no others."""
+MAX_LEAD_LATENTS = 256
+"""However much credit there is, a stream goes no further ahead of its decoder: every block boundary there is kept."""
+
+
+@dataclass(slots=True)
+class Frontier:
+    """How far one stream is and how far it may go. Latent frames, absolute; times on the worker's monotonic clock."""
+
+    stream: str
+    rate_hz: float
+    block_start: int
+    """First latent frame of the block under way or next."""
+    block_latents: int
+    passes_left: int
+    """Passes that block still needs, its commit included."""
+    decode_next: int
+    """Next latent frame to decode; those below it were sent or never wanted."""
+    shape: Hashable = None
+    """Streams share a pass only when this is equal."""
+    alone: bool = False
+    """Share a pass with nobody."""
+    prime_from: int | None = None
+    """First latent frame that the decoder still has to hear before `decode_next`; None when it has heard them all."""
+    denoise_until: int = 0
+    decode_until: int = 0
+    due_s: float = float("inf")
+    """When the first picture of `due_latent` is due."""
+    due_latent: int = 0
+
+    def credit(self, denoise_until: int, decode_until: int, due_s: float) -> None:
+        """Take a cumulative credit; `due_s` is when the next picture to be sent is due."""
+        self.denoise_until = max(self.denoise_until, denoise_until)
+        self.decode_until = max(self.decode_until, decode_until)
+        self.due_s = due_s
+        self.due_latent = self.decode_next
+
+    def due(self, latent: int) -> float:
+        """When the first picture of a latent frame is due."""
+        return self.due_s + (first_picture(latent) - first_picture(self.due_latent)) / self.rate_hz
+
+    @property
+    def can_pass(self) -> bool:
+        """Whether the block under way, or the next one, may be worked on."""
+        ahead = self.block_start - self.decode_next
+        return self.block_start < self.denoise_until and ahead < MAX_LEAD_LATENTS
+
+    @property
+    def can_decode(self) -> bool:
+        """Whether a clean latent frame waits and may be decoded."""
+        return self.decode_next < min(self.decode_until, self.block_start)
+
+    @property
+    def can_prime(self) -> bool:
+        """Whether the decoder may be told of a latent frame before the first one wanted."""
+        return (
+            self.prime_from is not None
+            and self.decode_next < self.decode_until
+            and self.prime_from < min(self.decode_next, self.block_start)
+        )
+
+    @property
+    def catching_up(self) -> bool:
+        """Whether it still has to reach the first latent frame that is wanted."""
+        return self.block_start < self.decode_next
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Recent seconds a pass (of one stream) and a decoded latent frame."""
+
+    pass_s: float
+    decode_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Passes:
+    """One transformer pass for these streams together."""
+
+    streams: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Decode:
+    """Decode the next latent frame of this stream."""
+
+    stream: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prime:
+    """Let the decoder of this stream hear the next latent frame before the first one wanted."""
+
+    stream: str
+
+
+Job = Passes | Decode | Prime
+
+
+def next_job(frontiers: Iterable[Frontier], now_s: float, costs: Costs, max_batch: int = 1) -> Job | None:
+    """The job to run now, or None when no stream has both work and credit.
+
+    Args:
+        frontiers: All open streams.
+        now_s: The worker's monotonic clock.
+        costs: What steps take, to know when they have to start.
+        max_batch: Most streams in one pass.
+    """
+    best: tuple[float, str] | None = None
+    job: Job | None = None
+    passes: list[tuple[float, Frontier]] = []
+    for frontier in frontiers:
+        for start_s, candidate in _candidates(frontier, now_s, costs):
+            if isinstance(candidate, Passes):
+                passes.append((start_s, frontier))
+            if best is None or (start_s, frontier.stream) < best:
+                best, job = (start_s, frontier.stream), candidate
+    if isinstance(job, Passes) and max_batch > 1:
+        return _batch(job.streams[0], passes, max_batch)
+    return job
+
+
+def _candidates(frontier: Frontier, now_s: float, costs: Costs) -> list[tuple[float, Job]]:
+    """What one stream could do next, each with the latest moment to start it; at most a pass and a decode."""
+    found: list[tuple[float, Job]] = []
+    if frontier.can_prime:
+        found.append((now_s + CATCH_UP_SLACK_S, Prime(frontier.stream)))
+    elif frontier.prime_from is None and frontier.can_decode:
+        found.append((frontier.due(frontier.decode_next) - costs.decode_s, Decode(frontier.stream)))
+    if frontier.can_pass:
+        if frontier.catching_up:
+            start_s = now_s + CATCH_UP_SLACK_S
+        else:
+            work_s = frontier.passes_left * costs.pass_s + costs.decode_s
+            start_s = frontier.due(frontier.block_start) - work_s
+        found.append((start_s, Passes((frontier.stream,))))
+    return found
+
+
+def _batch(first: str, passes: list[tuple[float, Frontier]], max_batch: int) -> Passes:
+    """The most urgent stream and the next most urgent ones that can share its pass."""
+    leader = next(frontier for _, frontier in passes if frontier.stream == first)
+    if leader.alone:
+        return Passes((first,))
+    others = [
+        (start_s, frontier.stream)
+        for start_s, frontier in passes
+        if frontier.stream != first and not frontier.alone and frontier.shape == leader.shape
+    ]
+    return Passes((first, *(stream for _, stream in sorted(others)[: max_batch - 1])))

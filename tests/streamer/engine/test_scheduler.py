@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from streamer.engine.scheduler import (
+    CATCH_UP_SLACK_S,
+    MAX_LEAD_LATENTS,
+    Costs,
+    Decode,
+    Frontier,
+    Passes,
+    Prime,
+    next_job,
+)
+
+COSTS = Costs(pass_s=0.1, decode_s=0.05)
+
+
+def frontier(stream: str = "a", **fields: object) -> Frontier:
+    """A stream in its third block of three latent frames, everything clean decoded, without credit."""
+    start = Frontier(
+        stream=stream, rate_hz=16.0, block_start=6, block_latents=3, passes_left=5, decode_next=6, shape="s"
+    )
+    return replace(start, **fields)
+
+
+def test_no_credit_no_work() -> None:
+    assert next_job([frontier()], 0.0, COSTS) is None
+    assert next_job([], 0.0, COSTS) is None
+
+
+def test_a_block_runs_when_it_begins_before_the_credit() -> None:
+    stream = frontier()
+    stream.credit(6, 0, 1.0)
+    assert next_job([stream], 0.0, COSTS) is None
+    stream.credit(7, 0, 1.0)
+    assert next_job([stream], 0.0, COSTS) == Passes(("a",))
+
+
+def test_decode_needs_credit_and_a_clean_latent_frame() -> None:
+    stream = frontier(decode_next=5)
+    stream.credit(0, 5, 1.0)
+    assert next_job([stream], 0.0, COSTS) is None
+    stream.credit(0, 100, 1.0)
+    assert next_job([stream], 0.0, COSTS) == Decode("a")
+    stream.decode_next = 6  # all that is clean is decoded
+    assert next_job([stream], 0.0, COSTS) is None
+
+
+def test_lower_credit_changes_nothing() -> None:
+    stream = frontier(decode_next=3)
+    stream.credit(10, 6, 1.0)
+    stream.credit(4, 2, 1.0)
+    assert (stream.denoise_until, stream.decode_until) == (10, 6)
+
+
+def test_due_times_follow_the_pictures() -> None:
+    stream = frontier(block_start=0, decode_next=0)
+    stream.credit(9, 9, 10.0)
+    assert stream.due(0) == 10.0
+    assert stream.due(1) == 10.0 + 1 / 16  # latent frame 0 holds one picture
+    assert stream.due(2) == 10.0 + 5 / 16
+    stream.decode_next = 2
+    stream.credit(9, 9, 20.0)  # speaks of the next picture to be sent, which is latent frame 2's first
+    assert stream.due(3) == 20.0 + 4 / 16
+
+
+def test_within_a_stream_the_step_that_must_start_first_runs_first() -> None:
+    stream = frontier(decode_next=4)
+    stream.credit(100, 100, 1.0)
+    # Frame 4 must start at 0.95; the block from 6 is due at 1.5, less five passes and a decode: 0.95 - a tie.
+    stream.passes_left = 4
+    assert next_job([stream], 0.0, COSTS) == Decode("a")
+    stream.passes_left = 6
+    assert next_job([stream], 0.0, COSTS) == Passes(("a",))
+
+
+def test_the_stream_with_the_least_slack_goes_first() -> None:
+    early, late = frontier("early"), frontier("late")
+    early.credit(100, 100, 1.0)
+    late.credit(100, 100, 1.3)
+    assert next_job([late, early], 0.0, COSTS) == Passes(("early",))
+    late.passes_left = 10  # due later, but five more passes to do
+    assert next_job([late, early], 0.0, COSTS) == Passes(("late",))
+
+
+def test_catching_up_gives_way_to_streams_that_would_be_late_only() -> None:
+    replay = frontier("replay", block_start=30, decode_next=300)
+    replay.credit(400, 400, 0.0)
+    live = frontier("live")
+    live.credit(100, 100, 5 * COSTS.pass_s + COSTS.decode_s + CATCH_UP_SLACK_S - 0.01)
+    assert next_job([replay, live], 0.0, COSTS) == Passes(("live",))
+    live.credit(100, 100, 10.0)
+    assert next_job([replay, live], 0.0, COSTS) == Passes(("replay",))
+
+
+def test_the_decoder_is_primed_before_it_decodes() -> None:
+    stream = frontier(block_start=12, decode_next=12, prime_from=0)
+    stream.credit(100, 12, 1.0)
+    assert next_job([stream], 0.0, COSTS) == Passes(("a",))  # no decode credit yet
+    stream.credit(100, 100, 1.0)
+    assert next_job([stream], 0.0, COSTS) == Prime("a")
+    stream.block_start, stream.prime_from = 15, 11
+    assert next_job([stream], 0.0, COSTS) == Prime("a")
+    stream.prime_from = None
+    assert next_job([stream], 0.0, COSTS) == Decode("a")
+
+
+def test_the_decoder_is_not_primed_past_what_is_clean() -> None:
+    stream = frontier(block_start=6, decode_next=12, prime_from=6)
+    stream.credit(6, 100, 1.0)
+    assert next_job([stream], 0.0, COSTS) is None
+
+
+def test_batches_take_the_most_urgent_streams_of_one_shape() -> None:
+    streams = [frontier(name) for name in "abcd"]
+    for number, stream in enumerate(streams):
+        stream.credit(100, 100, 2.0 - number / 10)
+    streams[2].shape = "another"
+    assert next_job(streams, 0.0, COSTS, max_batch=2) == Passes(("d", "b"))
+    assert next_job(streams, 0.0, COSTS, max_batch=8) == Passes(("d", "b", "a"))
+    streams[1].alone = True
+    assert next_job(streams, 0.0, COSTS, max_batch=8) == Passes(("d", "a"))
+    streams[3].alone = True
+    assert next_job(streams, 0.0, COSTS, max_batch=8) == Passes(("d",))
+
+
+def test_the_lead_is_bounded_whatever_the_credit() -> None:
+    stream = frontier(block_start=6 + MAX_LEAD_LATENTS)
+    stream.credit(10**9, 6, 1.0)
+    assert next_job([stream], 0.0, COSTS) is None
