@@ -1,0 +1,287 @@
+"""The layers of the block linear diffusion transformer, on channels-last tokens.
+
+Parameter names are those of diffusers' `SanaVideoTransformer3DModel`. 1x1 convolutions are held and computed as
+linear layers. Nothing here keeps state: what a block reads of the past comes in, what it leaves behind goes out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.normalization import RMSNorm
+from torch import Tensor, nn
+
+from model.linear_attention import attend, own_sums, rotate
+
+
+@dataclass
+class Past:
+    """What one layer reads of the state and leaves for it.
+
+    `sums` (batch, heads, head_dim + 1, head_dim) and `tail` (batch, tokens, channels) come in. For the rows that
+    commit, `own` and `last`, of the same shapes, go out: the block's own contribution.
+    """
+
+    sums: Tensor
+    tail: Tensor
+    commits: list[int]
+    own: Tensor | None = None
+    last: Tensor | None = None
+
+    def leave(self, own: Tensor | None = None, last: Tensor | None = None) -> None:
+        """Keep copies of the committing rows of either, and nothing where no row commits."""
+        if self.commits and own is not None:
+            self.own = own[self.commits]
+        if self.commits and last is not None:
+            self.last = last[self.commits]
+
+
+@dataclass(frozen=True)
+class TextCache:
+    """Text as the blocks read it, made once a prompt.
+
+    `keys` and `values`: a layer each (batch, heads, text tokens, head_dim); `bias` (batch, 1, 1, text tokens) is 0 at
+    tokens to read and -10000 at padding, or None where every token counts.
+    """
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    bias: Tensor | None
+
+    @staticmethod
+    def stack(rows: list[TextCache]) -> TextCache:
+        """One batch of several caches of equal length."""
+        if len(rows) == 1:
+            return rows[0]
+        biases = [row.bias for row in rows]
+        if any(bias is not None for bias in biases):
+            zeros = torch.zeros_like(next(bias for bias in biases if bias is not None))
+            bias = torch.cat([zeros if b is None else b for b in biases])
+        else:
+            bias = None
+        return TextCache(
+            tuple(torch.cat(layer) for layer in zip(*(row.keys for row in rows), strict=True)),
+            tuple(torch.cat(layer) for layer in zip(*(row.values for row in rows), strict=True)),
+            bias,
+        )
+
+
+def joined_weight(parts: tuple[nn.Linear, ...]) -> Tensor | None:
+    """The weights of bias-free plain linear layers as one (rows of all, in) matrix without a copy, or None.
+
+    The layers' parameters are made views of one buffer, so that loading, saving and fusing LoRAs go on as usual;
+    whatever replaces them (a dtype change, a quantizer, an adapter) is noticed by its address or type.
+    """
+    first = parts[0]
+    if any(type(part) is not nn.Linear or part.bias is not None for part in parts):
+        return None
+    address = first.weight.data_ptr()
+    adjacent = True
+    for part in parts:
+        weight = part.weight
+        adjacent = adjacent and weight.is_contiguous() and weight.data_ptr() == address
+        address += weight.numel() * weight.element_size()
+    if not adjacent or first.weight.untyped_storage().nbytes() < address - first.weight.data_ptr():
+        whole = torch.cat([part.weight.detach() for part in parts])
+        for part, rows in zip(parts, whole.split([part.out_features for part in parts]), strict=True):
+            part.weight.data = rows
+    rows_total = sum(part.out_features for part in parts)
+    return first.weight.detach().as_strided((rows_total, first.in_features), (first.in_features, 1))
+
+
+class Attention(nn.Module):
+    """Projections and norms of one attention; the two ways to attend are below."""
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        head_dim: int,
+        *,
+        context_dim: int | None = None,
+        bias: bool,
+        out_bias: bool = True,
+        qk_norm: str | None,
+        norm_eps: float,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        if qk_norm not in (None, "rms_norm_across_heads"):
+            raise ValueError(f"qk_norm must be 'rms_norm_across_heads' or None, not {qk_norm!r}")
+        inner = heads * head_dim
+        self.heads = heads
+        self.norm_q = RMSNorm(inner, eps=norm_eps) if qk_norm else None
+        self.norm_k = RMSNorm(inner, eps=norm_eps) if qk_norm else None
+        self.to_q = nn.Linear(dim, inner, bias=bias)
+        self.to_k = nn.Linear(context_dim or dim, inner, bias=bias)
+        self.to_v = nn.Linear(context_dim or dim, inner, bias=bias)
+        self.to_out = nn.ModuleList([nn.Linear(inner, dim, bias=out_bias), nn.Dropout(dropout)])
+
+    def out(self, x: Tensor) -> Tensor:
+        """Project attended values back to the model's width."""
+        return self.to_out[1](self.to_out[0](x))
+
+
+class LinearAttention(Attention):
+    """Self-attention by carried sums."""
+
+    def forward(self, x: Tensor, turn: Tensor, past: Past | None, eps: float) -> Tensor:
+        """x (batch, tokens, channels), turn (batch or 1, tokens, 1, head_dim / 2) complex64 -> like x."""
+        query, key, value = self._project(x)
+        query_rotated, key_rotated = rotate(query, turn), rotate(key, turn)
+        sums = own_sums(key, key_rotated, value)
+        if past is not None:
+            past.leave(own=sums)
+            sums = sums + past.sums
+        return self.out(attend(query, query_rotated, sums, eps).to(x.dtype))
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        # Each (batch, tokens, heads, head_dim) float32; norm, ReLU and rotation run in float32 throughout.
+        weight = None if torch.is_grad_enabled() else joined_weight((self.to_q, self.to_k, self.to_v))
+        if weight is not None:
+            q, k, v = F.linear(x, weight).chunk(3, dim=-1)
+        else:
+            q, k, v = self.to_q(x), self.to_k(x), self.to_v(x)
+        return self._positive(q, self.norm_q), self._positive(k, self.norm_k), self._split(v.float())
+
+    def _positive(self, x: Tensor, norm: RMSNorm | None) -> Tensor:
+        x = x.float()
+        if norm is not None:
+            x = F.rms_norm(x, x.shape[-1:], norm.weight.float(), norm.eps)
+        return self._split(F.relu(x))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1))
+
+
+class CrossAttention(Attention):
+    """Attention to the text."""
+
+    def text(self, embeds: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (batch, heads, text tokens, head_dim) of projected text (batch, text tokens, channels)."""
+        key, value = self.to_k(embeds), self.to_v(embeds)
+        if self.norm_k is not None:
+            key = self.norm_k(key)
+        return self._split(key).contiguous(), self._split(value).contiguous()
+
+    def forward(self, x: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+        """x (batch, tokens, channels) -> like x."""
+        query = self.to_q(x)
+        if self.norm_q is not None:
+            query = self.norm_q(query)
+        attended = F.scaled_dot_product_attention(self._split(query), key, value, attn_mask=bias)
+        return self.out(attended.transpose(1, 2).flatten(2))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class MixFeedForward(nn.Module):
+    """Pointwise, depthwise 3x3, gate, pointwise, then a temporal convolution over three latent frames.
+
+    The temporal convolution sees the previous block's last frame on its left and zeros on its right.
+    """
+
+    def __init__(self, dim: int, ratio: float) -> None:
+        super().__init__()
+        hidden = int(ratio * dim)
+        self.conv_inverted = nn.Linear(dim, hidden * 2)
+        self.conv_depth = nn.Conv2d(hidden * 2, hidden * 2, 3, 1, 1, groups=hidden * 2)
+        self.conv_point = nn.Linear(hidden, dim, bias=False)
+        self.conv_temp = nn.Conv2d(dim, dim, (3, 1), 1, (1, 0), bias=False)
+
+    def forward(self, x: Tensor, past: Past | None) -> Tensor:
+        """x (batch, frames, height, width, channels) -> like x."""
+        batch, frames, height, width, channels = x.shape
+        hidden = F.silu(self.conv_inverted(x), inplace=not torch.is_grad_enabled())
+        # A channels-last tensor seen as NCHW: no copy either way.
+        hidden = self.conv_depth(hidden.flatten(0, 1).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        hidden, gate = hidden.chunk(2, dim=-1)
+        y = self.conv_point(hidden * F.silu(gate)).view(batch, frames, height * width, channels)
+        if past is not None:
+            past.leave(last=y[:, -1])
+        return self._mix_frames(y, None if past is None else past.tail).view(x.shape)
+
+    def _mix_frames(self, y: Tensor, tail: Tensor | None) -> Tensor:
+        # y + conv_temp(y) as one matrix product over [previous | this | next] frame.
+        edge = torch.zeros_like(y[:, :1])
+        previous = torch.cat([edge if tail is None else tail.unsqueeze(1), y[:, :-1]], dim=1)
+        following = torch.cat([y[:, 1:], edge], dim=1)
+        window = torch.cat([previous, y, following], dim=-1)
+        if type(self.conv_temp) is nn.Conv2d:
+            # (out, in, 3, 1) -> (out, 3 * in)
+            weight = self.conv_temp.weight.squeeze(-1).transpose(1, 2).flatten(1)
+            return y + F.linear(window, weight)
+        padded = torch.cat([previous[:, :1], y], dim=1).permute(0, 3, 1, 2)
+        return y + self.conv_temp(padded).permute(0, 2, 3, 1)[:, 1:]
+
+
+class TransformerBlock(nn.Module):
+    """One layer: linear self-attention, attention to the text, Mix-FFN; the first and last modulated by time."""
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        head_dim: int,
+        *,
+        cross_heads: int,
+        cross_head_dim: int,
+        cross_dim: int | None,
+        attention_bias: bool,
+        norm_affine: bool,
+        norm_eps: float,
+        qk_norm: str | None,
+        qk_norm_eps: tuple[float, float],
+        mlp_ratio: float,
+        dropout: float,
+        attention_eps: float,
+    ) -> None:
+        super().__init__()
+        self.attention_eps = attention_eps
+        self.norm1 = nn.LayerNorm(dim, elementwise_affine=False, eps=norm_eps)
+        self.attn1 = LinearAttention(
+            dim,
+            heads,
+            head_dim,
+            bias=attention_bias,
+            qk_norm=qk_norm,
+            norm_eps=qk_norm_eps[0],
+            dropout=dropout,
+        )
+        self.attn2: CrossAttention | None = None
+        if cross_dim is not None:
+            self.attn2 = CrossAttention(
+                dim,
+                cross_heads,
+                cross_head_dim,
+                context_dim=cross_dim,
+                bias=True,
+                qk_norm=qk_norm,
+                norm_eps=qk_norm_eps[1],
+                dropout=dropout,
+            )
+        self.norm2 = nn.LayerNorm(dim, elementwise_affine=norm_affine, eps=norm_eps)
+        self.ff = MixFeedForward(dim, mlp_ratio)
+        self.scale_shift_table = nn.Parameter(torch.randn(6, dim) / dim**0.5)
+
+    def forward(
+        self,
+        x: Tensor,
+        time: Tensor,
+        turn: Tensor,
+        text: tuple[Tensor, Tensor] | None,
+        text_bias: Tensor | None,
+        grid: tuple[int, int, int],
+        past: Past | None,
+    ) -> Tensor:
+        """x (batch, tokens, channels), time (batch, 1 or tokens, 6, channels), grid (frames, height, width)."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = (self.scale_shift_table + time).unbind(2)
+        attended = self.attn1(torch.addcmul(shift1, self.norm1(x), scale1 + 1), turn, past, self.attention_eps)
+        x = torch.addcmul(x, gate1, attended)
+        if self.attn2 is not None and text is not None:
+            x = x + self.attn2(x, *text, text_bias)
+        mixed = torch.addcmul(shift2, self.norm2(x), scale2 + 1).unflatten(1, grid)
+        return torch.addcmul(x, gate2, self.ff(mixed, past).flatten(1, 3))

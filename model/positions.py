@@ -1,0 +1,23 @@
+"""Arithmetic of positions: pictures and latent frames of a causal 4x video VAE.
+
+Latent frame f holds picture 0 (f = 0) or pictures 4f-3 .. 4f (f >= 1).
+"""
+
+from __future__ import annotations
+
+PICTURES_PER_LATENT = 4
+
+
+def first_picture(latent: int) -> int:
+    """Index of the first picture of a latent frame."""
+    return 0 if latent == 0 else PICTURES_PER_LATENT * latent - 3
+
+
+def pictures(latent: int) -> int:
+    """Number of pictures in a latent frame: 1 for the first, 4 for every other."""
+    return 1 if latent == 0 else PICTURES_PER_LATENT
+
+
+def latent_of(picture: int) -> int:
+    """The latent frame that holds a picture."""
+    return (picture + 3) // PICTURES_PER_LATENT

@@ -1,0 +1,78 @@
+"""How a block is denoised: a list of steps over the shifted 1000-step flow table.
+
+A step is one transformer pass. The first step of every block but the first commits the block before it (a pass at
+t = 0 over its clean latents, which writes the state); the others denoise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+SamplerName = Literal["renoise", "euler"]
+SAMPLERS: tuple[SamplerName, ...] = ("renoise", "euler")
+TABLE_STEPS = 1000
+
+
+@lru_cache(maxsize=16)
+def sigma_table(shift: float) -> Tensor:
+    """Sigmas of the shifted flow schedule, (1000,), float32, from 1 down.
+
+    s_i = 1 - i/1000, sigma_i = shift s_i / (1 + (shift - 1) s_i); the timestep of entry i is 1000 sigma_i.
+    """
+    s = 1 - torch.arange(TABLE_STEPS, dtype=torch.float64) / TABLE_STEPS
+    return (shift * s / (1 + (shift - 1) * s)).float()
+
+
+def sigma_of(timestep: float, shift: float) -> float:
+    """Sigma of the table entry whose timestep is nearest, which is not timestep / 1000."""
+    table = sigma_table(shift)
+    return float(table[(table * TABLE_STEPS - timestep).abs().argmin()])
+
+
+@dataclass(frozen=True)
+class Commit:
+    """Write the last clean block into the state, at timestep 0."""
+
+
+@dataclass(frozen=True)
+class Denoise:
+    """One denoising pass.
+
+    `sigma` belongs to `timestep`, `next_sigma` to the pass after it (0 for the last); `index` counts from 0.
+    """
+
+    index: int
+    timestep: float
+    sigma: float
+    next_sigma: float
+
+
+Step = Commit | Denoise
+
+
+def block_steps(timesteps: Sequence[float], shift: float, *, commit: bool) -> list[Step]:
+    """The steps of one block: the commit of the block before it, if there is one, then a pass a timestep."""
+    sigmas = [sigma_of(t, shift) for t in timesteps] + [0.0]
+    passes = [Denoise(i, float(t), sigmas[i], sigmas[i + 1]) for i, t in enumerate(timesteps)]
+    return [Commit(), *passes] if commit else list(passes)
+
+
+def clean_estimate(x: Tensor, flow: Tensor, sigma: float) -> Tensor:
+    """x0 = x - sigma * flow, in float64, cast back to x's dtype (float32 latents)."""
+    return (x.double() - sigma * flow.double()).to(x.dtype)
+
+
+def renoise(x0: Tensor, noise: Tensor, sigma: float) -> Tensor:
+    """(1 - sigma) x0 + sigma noise, in the tensors' own precision."""
+    return (1 - sigma) * x0 + sigma * noise
+
+
+def euler(x: Tensor, flow: Tensor, sigma: float, next_sigma: float) -> Tensor:
+    """One Euler step of the flow from sigma to next_sigma."""
+    return (x.double() + (next_sigma - sigma) * flow.double()).to(x.dtype)

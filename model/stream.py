@@ -1,0 +1,501 @@
+"""One stream: embeddings and state in, clean latent blocks out.
+
+The unit of work is a step, one transformer pass. `advance` runs one step of many streams as one batch, though they
+may stand at different denoising steps, positions and prompts; iterating one stream is `advance([stream])` in a loop.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.layers import TextCache
+from model.noise import philox_normal
+from model.sampler import SAMPLERS, Commit, SamplerName, Step, block_steps, clean_estimate, euler, renoise
+from model.snapshot import FORMAT, Snapshot
+from model.state import NULL_SLOT, StateLayout, StatePool, StateView
+from model.stream_config import StreamConfig
+from model.transformer import SanaVideoTransformer3DModel
+
+Noise = Callable[[int, int], Tensor]
+"""noise(absolute latent frame, pass) -> (channels, height, width); pass 0 starts a block, 1, 2, ... re-noise it."""
+
+
+def new_pool(
+    transformer: SanaVideoTransformer3DModel,
+    height: int,
+    width: int,
+    config: StreamConfig | None = None,
+    *,
+    slab: int = 2,
+) -> StatePool:
+    """An empty pool for streams of one latent size.
+
+    Args:
+        transformer: whose state it holds; gives dtype and device.
+        height, width: of the latents.
+        config: gives window, sink and decay; None for LongSANA's.
+        slab: by how many slots it grows.
+    """
+    config = config or StreamConfig()
+    layout = _layout(transformer, height, width, config.window_blocks, config.sink_blocks, config.decay)
+    return StatePool(layout, transformer.dtype, transformer.device, slab)
+
+
+def _layout(
+    transformer: SanaVideoTransformer3DModel,
+    height: int,
+    width: int,
+    window: int | None,
+    sink: int,
+    decay: float,
+) -> StateLayout:
+    shape = transformer.config
+    p_t, p_h, p_w = shape.patch_size
+    if p_t != 1:
+        raise ValueError(f"a patch of {p_t} latent frames cannot be streamed frame by frame")
+    if height < p_h or width < p_w or height % p_h or width % p_w:
+        raise ValueError(f"latents of {height}x{width} are not made of whole {p_h}x{p_w} patches")
+    channels = shape.num_attention_heads * shape.attention_head_dim
+    return StateLayout(
+        layers=shape.num_layers,
+        heads=shape.num_attention_heads,
+        head_dim=shape.attention_head_dim,
+        channels=channels,
+        tokens=(height // p_h) * (width // p_w),
+        window=window,
+        sink=sink,
+        decay=decay,
+    )
+
+
+@dataclass(frozen=True)
+class _Text:
+    """A prompt in force: embeddings (1, tokens, channels), mask (1, tokens), and what the blocks read."""
+
+    embeds: Tensor
+    mask: Tensor | None
+    cache: TextCache
+
+
+@dataclass(frozen=True)
+class _Guidance:
+    scale: float
+    negative: _Text | None
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One row of a pass: latents (1, channels, frames, height, width) and what goes with them."""
+
+    latents: Tensor
+    timestep: float
+    text: TextCache
+    slot: int
+    frame: int
+    block: int
+    commit: bool
+
+
+class LatentStream(Iterator[Tensor]):
+    """An endless iterator of clean latent blocks, each (1, channels, frames, height, width), float32.
+
+    Arguments left at None come from `config`, whose own defaults are LongSANA's.
+
+    Args:
+        transformer: the network; its device and dtype are the stream's.
+        text, text_mask: prompt embeddings (1, tokens, channels) and mask (1, tokens), 1 = read.
+        height, width: of the latents.
+        block, first_block: latent frames of a block, and of the first one.
+        timesteps: of the denoising passes, falling; first_timesteps: those of the first block.
+        shift: of the sigma table.
+        sampler: "renoise" or "euler".
+        window, sink, decay: what the state remembers, see `model.state`.
+        recache: commit the last block before a steer under the new text, as LongSANA does.
+        guidance_scale: other than 1 runs a second row and slot a stream.
+        negative_text, negative_mask: what guidance leads away from.
+        noise: noise from outside; None draws it from `seed`.
+        seed: 64 bits.
+        first_frame: absolute latent frame at which the stream begins.
+        pool: where its state lives; None makes one of its own.
+        config: see above.
+
+    Raises:
+        ValueError: an argument outside its limit.
+    """
+
+    def __init__(
+        self,
+        transformer: SanaVideoTransformer3DModel,
+        *,
+        text: Tensor,
+        text_mask: Tensor | None,
+        height: int,
+        width: int,
+        block: int | None = None,
+        first_block: int | None = None,
+        timesteps: Sequence[float] | None = None,
+        first_timesteps: Sequence[float] | None = None,
+        shift: float | None = None,
+        sampler: SamplerName | None = None,
+        window: int | None = None,
+        sink: int | None = None,
+        decay: float | None = None,
+        recache: bool | None = None,
+        guidance_scale: float | None = None,
+        negative_text: Tensor | None = None,
+        negative_mask: Tensor | None = None,
+        noise: Noise | None = None,
+        seed: int = 0,
+        first_frame: int = 0,
+        pool: StatePool | None = None,
+        config: StreamConfig | None = None,
+    ) -> None:
+        config = config or StreamConfig()
+        self.transformer = transformer
+        self.height, self.width = height, width
+        self.block = config.block if block is None else block
+        given_first = config.first_block_latent_frames if block is None else block
+        self.first_block = given_first if first_block is None else first_block
+        if self.block < 1 or self.first_block < 1:
+            raise ValueError("a block holds at least 1 latent frame")
+        self.sampler: SamplerName = sampler or config.sampler
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, not {self.sampler!r}")
+        self.shift = config.shift if shift is None else shift
+        self.timesteps = tuple(config.timesteps if timesteps is None else timesteps)
+        opening = config.first_block_timesteps if timesteps is None else None
+        self.first_timesteps = tuple(first_timesteps or opening or self.timesteps)
+        self.recache = config.recache if recache is None else recache
+        self.seed = seed
+        self._noise = noise
+        self._layout = _layout(
+            transformer,
+            height,
+            width,
+            config.window_blocks if window is None else window,
+            config.sink_blocks if sink is None else sink,
+            config.decay if decay is None else decay,
+        )
+        self.pool = pool or StatePool(self._layout, transformer.dtype, transformer.device, slab=1)
+        if self.pool.layout != self._layout:
+            raise ValueError(f"the pool is for {self.pool.layout}, the stream needs {self._layout}")
+
+        self._text = self._encode(text, text_mask)
+        negative = None if negative_text is None else self._encode(negative_text, negative_mask)
+        scale = config.guidance_scale if guidance_scale is None else guidance_scale
+        self._guidance = _checked(_Guidance(scale, negative))
+        self._pending: tuple[_Text, _Guidance] | None = None
+        self._commit_text = self._text
+        self._slots = [self.pool.acquire() for _ in range(1 if scale == 1 else 2)]
+        self._next_frame = first_frame
+        self._block_index = 0
+        self._steps: deque[Step] = deque()
+        self._latents: Tensor | None = None
+        self._clean: Tensor | None = None
+
+    # -- where it stands ---------------------------------------------------------------------------------------
+
+    @property
+    def next_frame(self) -> int:
+        """Absolute latent frame of the first frame not yet clean: where the block under way or to come begins."""
+        return self._next_frame
+
+    @property
+    def block_index(self) -> int:
+        """Index, from 0, of the block under way or to come."""
+        return self._block_index
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether no block is under way."""
+        return not self._steps
+
+    @property
+    def steps_left(self) -> int:
+        """Transformer passes left in the block under way, commit included; 0 at a boundary."""
+        return len(self._steps)
+
+    @property
+    def next_block(self) -> int:
+        """Latent frames of the block under way or to come."""
+        if self._latents is not None:
+            return int(self._latents.shape[2])
+        return self.first_block if self._block_index == 0 else self.block
+
+    @property
+    def passes_ahead(self) -> int:
+        """Transformer passes, commit included, to the end of the block under way or to come."""
+        if self._steps:
+            return len(self._steps)
+        return len(self.timesteps) + 1 if self._clean is not None else len(self.first_timesteps)
+
+    @property
+    def slots(self) -> tuple[int, ...]:
+        """The pool's slots that it holds: one, two with guidance, none after `release`."""
+        return tuple(self._slots)
+
+    # -- steering ----------------------------------------------------------------------------------------------
+
+    def steer(
+        self,
+        text: Tensor,
+        text_mask: Tensor | None = None,
+        *,
+        guidance_scale: float | None = None,
+        negative_text: Tensor | None = None,
+        negative_mask: Tensor | None = None,
+    ) -> None:
+        """Change the prompt from the next block not yet begun; a later call for the same block replaces it.
+
+        Args:
+            text, text_mask: as at the start.
+            guidance_scale: new scale, None keeps it. Guidance that begins here starts from the stream's own past.
+            negative_text, negative_mask: new negative prompt, None keeps it.
+
+        Raises:
+            ValueError: guidance without a negative text.
+        """
+        before = self._pending[1] if self._pending else self._guidance
+        negative = before.negative if negative_text is None else self._encode(negative_text, negative_mask)
+        scale = before.scale if guidance_scale is None else guidance_scale
+        self._pending = (self._encode(text, text_mask), _checked(_Guidance(scale, negative)))
+
+    @torch.no_grad()
+    def _encode(self, embeds: Tensor, mask: Tensor | None) -> _Text:
+        embeds = embeds.detach().to(self.transformer.device)
+        mask = None if mask is None else mask.to(self.transformer.device)
+        return _Text(embeds, mask, self.transformer.encode_text(embeds, mask))
+
+    # -- snapshots ---------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """Copy of everything that the next block depends on but a steer that has not taken effect.
+
+        Raises:
+            RuntimeError: a block is under way.
+        """
+        if not self.at_boundary:
+            raise RuntimeError("a snapshot is taken between blocks")
+        content: Snapshot = {
+            "format": FORMAT,
+            "next_frame": self._next_frame,
+            "block_index": self._block_index,
+            "seed": self.seed,
+            "guidance_scale": self._guidance.scale,
+            "text": self._text.embeds.clone(),
+        }
+        negative = self._guidance.negative
+        optional = {
+            "text_mask": self._text.mask,
+            "negative_text": None if negative is None else negative.embeds,
+            "negative_mask": None if negative is None else negative.mask,
+            "clean": self._clean,
+        }
+        content.update({name: value.clone() for name, value in optional.items() if value is not None})
+        for index, slot in enumerate(self._slots):
+            content.update({f"slot{index}.{name}": value for name, value in self.pool.read(slot).items()})
+        return content
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Stand where a snapshot of this or a like stream was taken; drops the block under way and a waiting steer.
+
+        Raises:
+            ValueError: a snapshot of another format or another kind of stream; the stream stays as it was.
+        """
+        if snapshot.get("format") != FORMAT:
+            raise ValueError("not a snapshot of a known format")
+        clean = snapshot.get("clean")
+        channels = self.transformer.config.in_channels
+        if clean is not None and (clean.shape[1], *clean.shape[3:]) != (channels, self.height, self.width):
+            raise ValueError(f"the snapshot's latents are {tuple(clean.shape)}")
+        negative = snapshot.get("negative_text")
+        guidance = _checked(
+            _Guidance(
+                snapshot["guidance_scale"],
+                None if negative is None else self._encode(negative, snapshot.get("negative_mask")),
+            )
+        )
+        text = self._encode(snapshot["text"], snapshot.get("text_mask"))
+        count = 1 if guidance.scale == 1 else 2
+        parts = [
+            {name.removeprefix(f"slot{i}."): v for name, v in snapshot.items() if name.startswith(f"slot{i}.")}
+            for i in range(count)
+        ]
+        for part in parts:
+            self.pool.check(part)
+        self._hold(count)
+        for slot, part in zip(self._slots, parts, strict=True):
+            self.pool.write(slot, part)
+        self._text, self._guidance, self._pending = text, guidance, None
+        self._clean = None if clean is None else clean.to(self.transformer.device, copy=True)
+        self._next_frame, self._block_index = snapshot["next_frame"], snapshot["block_index"]
+        self.seed = snapshot["seed"]
+        self._steps.clear()
+        self._latents = None
+
+    def _hold(self, count: int) -> None:
+        while len(self._slots) > count:
+            self.pool.release(self._slots.pop())
+        while len(self._slots) < count:
+            self._slots.append(self.pool.acquire())
+
+    def release(self) -> None:
+        """Give the slots back; the stream is over."""
+        self._hold(0)
+        self._steps.clear()
+        self._latents = self._clean = None
+
+    # -- running -----------------------------------------------------------------------------------------------
+
+    def __next__(self) -> Tensor:
+        while True:
+            (block,) = advance([self])
+            if block is not None:
+                return block
+
+    def _begin(self) -> None:
+        """Start the next block if none is under way: the steer takes effect, its noise is drawn."""
+        if not self._slots:
+            raise RuntimeError("the stream was released")
+        if self._steps:
+            return
+        self._commit_text = self._text
+        if self._pending is not None:
+            self._text, self._guidance = self._pending
+            self._pending = None
+            if self.recache:
+                self._commit_text = self._text
+            held, needed = len(self._slots), 1 if self._guidance.scale == 1 else 2
+            self._hold(needed)
+            if needed > held:
+                self.pool.copy(self._slots[0], self._slots[1])
+        frames = self.next_block
+        timesteps = self.first_timesteps if self._block_index == 0 else self.timesteps
+        self._steps.extend(block_steps(timesteps, self.shift, commit=self._clean is not None))
+        self._latents = self._draw(frames, 0)
+
+    def _draw(self, frames: int, pass_: int) -> Tensor:
+        span = range(self._next_frame, self._next_frame + frames)
+        device, shape = self.transformer.device, (self.transformer.config.in_channels, self.height, self.width)
+        if self._noise is not None:
+            drawn = [self._noise(frame, pass_).to(device, torch.float32) for frame in span]
+        else:
+            drawn = [philox_normal(self.seed, frame, pass_, shape, device) for frame in span]
+        return torch.stack(drawn, dim=1).unsqueeze(0)
+
+    def _rows(self) -> list[_Row]:
+        """The rows of the step to do: one a slot, the conditional one first."""
+        step = self._steps[0]
+        texts = [self._commit_text if isinstance(step, Commit) else self._text]
+        if len(self._slots) == 2 and self._guidance.negative is not None:
+            texts.append(self._guidance.negative)
+        if isinstance(step, Commit):
+            assert self._clean is not None
+            latents, timestep = self._clean, 0.0
+            frame, block = self._next_frame - latents.shape[2], self._block_index - 1
+        else:
+            assert self._latents is not None
+            latents, timestep = self._latents, step.timestep
+            frame, block = self._next_frame, self._block_index
+        commit = isinstance(step, Commit)
+        return [
+            _Row(latents, timestep, text.cache, slot, frame, block, commit)
+            for text, slot in zip(texts, self._slots, strict=True)
+        ]
+
+    def _finish(self, flows: list[Tensor]) -> Tensor | None:
+        """Take the flow of each row, (1, channels, frames, height, width); gives the block if it is clean now."""
+        step = self._steps.popleft()
+        if isinstance(step, Commit):
+            return None
+        assert self._latents is not None
+        flow = flows[0].float()
+        if len(flows) == 2:
+            aside = flows[1].float()
+            flow = aside + self._guidance.scale * (flow - aside)
+        if self.sampler == "euler":
+            self._latents = euler(self._latents, flow, step.sigma, step.next_sigma)
+        else:
+            self._latents = clean_estimate(self._latents, flow, step.sigma)
+            if self._steps:
+                fresh = self._draw(self._latents.shape[2], step.index + 1)
+                self._latents = renoise(self._latents, fresh, step.next_sigma)
+        if self._steps:
+            return None
+        self._clean, self._latents = self._latents, None
+        self._next_frame += self._clean.shape[2]
+        self._block_index += 1
+        return self._clean.clone()
+
+
+@torch.no_grad()
+def advance(streams: Sequence[LatentStream], bucket: int | None = None) -> list[Tensor | None]:
+    """Do the next step of every stream, rows that fit together in one transformer pass.
+
+    Rows fit together when transformer, pool, latent frames and text length agree; else they go in further passes.
+
+    Args:
+        streams: different streams, each at any step.
+        bucket: rows of each pass: fewer are padded with null rows, more are split. None takes what there is.
+            A stream's bits depend on its bucket, not on who shares it.
+
+    Returns:
+        For each stream the clean block (1, channels, frames, height, width), float32, if it has just finished one.
+    """
+    if len({id(stream) for stream in streams}) != len(streams):
+        raise ValueError("a stream stands twice in the batch")
+    rows: list[tuple[int, _Row]] = []
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for index, stream in enumerate(streams):
+        stream._begin()
+        for row in stream._rows():
+            text = row.text.keys[0].shape[-2] if row.text.keys else 0
+            key = (id(stream.transformer), id(stream.pool), row.latents.shape, text, row.text.bias is None)
+            groups.setdefault(key, []).append(len(rows))
+            rows.append((index, row))
+    flows: list[list[Tensor]] = [[] for _ in streams]
+    results: dict[int, Tensor] = {}
+    for members in groups.values():
+        size = bucket or len(members)
+        for start in range(0, len(members), size):
+            part = members[start : start + size]
+            stream = streams[rows[part[0]][0]]
+            out = _run(stream.transformer, stream.pool, [rows[i][1] for i in part], size)
+            results.update(zip(part, out, strict=True))
+    for position, (index, _) in enumerate(rows):
+        flows[index].append(results[position])
+    return [stream._finish(flow) for stream, flow in zip(streams, flows, strict=True)]
+
+
+def _run(transformer: SanaVideoTransformer3DModel, pool: StatePool, rows: list[_Row], size: int) -> Sequence[Tensor]:
+    padding = size - len(rows)
+    if padding:
+        empty = torch.zeros_like(rows[0].latents)
+        rows = rows + [_Row(empty, 0.0, rows[0].text, NULL_SLOT, 0, 0, False)] * padding
+    state = StateView(
+        pool=pool,
+        slots=[row.slot for row in rows],
+        frames=[row.frame for row in rows],
+        blocks=[row.block for row in rows],
+        commit=[row.commit for row in rows],
+    )
+    latents = rows[0].latents if len(rows) == 1 else torch.cat([row.latents for row in rows])
+    (flow,) = transformer(
+        latents.to(transformer.dtype),
+        TextCache.stack([row.text for row in rows]),
+        torch.tensor([row.timestep for row in rows], device=latents.device),
+        return_dict=False,
+        state=state,
+    )
+    return flow.split(1)[: size - padding]
+
+
+def _checked(guidance: _Guidance) -> _Guidance:
+    if guidance.scale != 1 and guidance.negative is None:
+        raise ValueError("guidance_scale other than 1 needs a negative_text")
+    return guidance

@@ -1,0 +1,184 @@
+"""`stream.json` of a checkpoint folder: how the checkpoint wants to be streamed."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from model.sampler import SAMPLERS, SamplerName
+
+FORMAT = 1
+FILE_NAME = "stream.json"
+
+
+@dataclass(frozen=True)
+class VocabularyEntry:
+    """One pad: its name, the words that go into a prompt, and other words that mean the same."""
+
+    name: str
+    prompt: str
+    synonyms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """Typed `stream.json`. The defaults are LongSANA's, for a folder without the file.
+
+    Sizes are of pictures, in pixels; block lengths in latent frames; window and sink in blocks (`window_blocks`
+    None remembers every block). `block_latent_frames` are the lengths it was trained for, the default first.
+
+    Raises:
+        ValueError: names the field and its limit.
+    """
+
+    height: int = 480
+    width: int = 832
+    rate_hz: float = 16.0
+    block_latent_frames: tuple[int, ...] = (10,)
+    first_block_latent_frames: int = 10
+    sampler: SamplerName = "renoise"
+    timesteps: tuple[float, ...] = (1000, 960, 889, 727)
+    shift: float = 7.0
+    first_block_timesteps: tuple[float, ...] | None = None
+    window_blocks: int | None = None
+    sink_blocks: int = 0
+    decay: float = 1.0
+    recache: bool = True
+    guidance_scale: float = 1.0
+    max_tokens: int = 300
+    lowercase: bool = True
+    motion_score: int | None = 30
+    complex_human_instruction: bool = True
+    vocabulary: Mapping[str, tuple[VocabularyEntry, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("height", "width"):
+            _require(name, getattr(self, name), _whole(getattr(self, name), 16, 8192), "16 to 8192")
+        _require("rate_hz", self.rate_hz, _number(self.rate_hz) and 0 < self.rate_hz <= 120, "above 0, at most 120")
+        lengths = self.block_latent_frames
+        _require("block_latent_frames", lengths, _lengths(lengths), "1 to 1024")
+        first = self.first_block_latent_frames
+        _require("first_block_latent_frames", first, _whole(first, 1, 1024), "1 to 1024")
+        _require("sampler", self.sampler, self.sampler in SAMPLERS, f"one of {', '.join(SAMPLERS)}")
+        _require("timesteps", self.timesteps, _descending(self.timesteps), "falling, from at most 1000 to above 0")
+        if self.first_block_timesteps is not None:
+            opening = self.first_block_timesteps
+            _require("first_block_timesteps", opening, _descending(opening), "falling, 1000 to above 0, or null")
+        _require("shift", self.shift, _number(self.shift) and self.shift > 0, "above 0")
+        window = self.window_blocks
+        _require("window_blocks", window, window is None or _whole(window, 1, 4096), "1 to 4096, or null")
+        _require("sink_blocks", self.sink_blocks, _whole(self.sink_blocks, 0, 4096), "0 to 4096")
+        _require("decay", self.decay, _number(self.decay) and 0 < self.decay <= 1, "above 0, at most 1")
+        scale = self.guidance_scale
+        _require("guidance_scale", scale, _number(scale) and 0 <= scale <= 50, "0 to 50")
+        _require("max_tokens", self.max_tokens, _whole(self.max_tokens, 1, 4096), "1 to 4096")
+        score = self.motion_score
+        _require("motion_score", score, score is None or _whole(score, 0, 1000), "0 to 1000, or null")
+        for name in ("recache", "lowercase", "complex_human_instruction"):
+            _require(name, getattr(self, name), isinstance(getattr(self, name), bool), "true or false")
+
+    @property
+    def block(self) -> int:
+        """Latent frames of a block unless asked otherwise."""
+        return self.block_latent_frames[0]
+
+    @classmethod
+    def load(cls, folder: str | Path) -> StreamConfig:
+        """Read `stream.json` in a checkpoint folder; LongSANA's values where there is none.
+
+        Raises:
+            ValueError: not JSON, an unknown field, or a field outside its limit.
+        """
+        path = Path(folder) / FILE_NAME
+        if not path.is_file():
+            return cls()
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path}: not readable JSON: {error}") from error
+        if not isinstance(raw, dict):
+            raise ValueError(f"{path}: must be a JSON object")
+        try:
+            return cls.from_dict(raw)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> StreamConfig:
+        """Build from parsed JSON.
+
+        Raises:
+            ValueError: an unknown format or field, or a field outside its limit.
+        """
+        values = dict(raw)
+        if (number := values.pop("format", FORMAT)) != FORMAT:
+            raise ValueError(f"format: {number!r} is not known, must be {FORMAT}")
+        known = {f.name for f in fields(cls)}
+        if unknown := sorted(values.keys() - known):
+            raise ValueError(f"{unknown[0]}: unknown field")
+        for name in ("block_latent_frames", "timesteps", "first_block_timesteps"):
+            if name in values and values[name] is not None:
+                _require(name, values[name], isinstance(values[name], list), "a list of numbers")
+                values[name] = tuple(values[name])
+        if values.get("block_latent_frames"):
+            values.setdefault("first_block_latent_frames", values["block_latent_frames"][0])
+        if "vocabulary" in values:
+            values["vocabulary"] = _vocabulary(values["vocabulary"])
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in `stream.json`."""
+        raw: dict[str, Any] = {"format": FORMAT}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            raw[f.name] = list(value) if isinstance(value, tuple) else value
+        raw["vocabulary"] = {
+            bank: [{"name": e.name, "prompt": e.prompt, "synonyms": list(e.synonyms)} for e in entries]
+            for bank, entries in self.vocabulary.items()
+        }
+        return raw
+
+
+def _vocabulary(raw: Any) -> dict[str, tuple[VocabularyEntry, ...]]:
+    rule = "an object of banks, each a list of {name, prompt, synonyms}"
+    _require("vocabulary", raw, isinstance(raw, dict), rule)
+    banks: dict[str, tuple[VocabularyEntry, ...]] = {}
+    for bank, entries in raw.items():
+        _require("vocabulary", entries, isinstance(entries, list), rule)
+        for entry in entries:
+            fits = isinstance(entry, dict) and {"name", "prompt"} <= entry.keys() <= {"name", "prompt", "synonyms"}
+            _require("vocabulary", entry, fits, rule)
+            words = [entry["name"], entry["prompt"], *entry.get("synonyms", ())]
+            _require("vocabulary", entry, all(isinstance(word, str) and word for word in words), "non-empty strings")
+        banks[bank] = tuple(
+            VocabularyEntry(entry["name"], entry["prompt"], tuple(entry.get("synonyms", ()))) for entry in entries
+        )
+    return banks
+
+
+def _require(name: str, value: Any, fits: bool, limit: str) -> None:
+    if not fits:
+        raise ValueError(f"{name}: {value!r} is not allowed, must be {limit}")
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _whole(value: Any, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _lengths(values: Sequence[Any]) -> bool:
+    return bool(values) and all(_whole(n, 1, 1024) for n in values)
+
+
+def _descending(values: Sequence[Any]) -> bool:
+    if not values or not all(_number(v) and 0 < v <= 1000 for v in values):
+        return False
+    return all(a > b for a, b in pairwise(values))
