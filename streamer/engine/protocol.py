@@ -13,7 +13,10 @@ Server to worker:
     `Credit` is cumulative: denoise blocks that begin before `denoise_until`, decode latent frames below
     `decode_until`; the first picture not sent yet is due in `due_s`. A lower value than before changes nothing,
     so a repeated or reordered credit does no harm. No credit, no work.
-    `TakeSnapshot` asks for one `Snapshot` of the newest block boundary at or below `at_most` (a latent frame).
+    `TakeSnapshot` asks for one `Snapshot` of the newest block boundary at or below `at_most` (a latent frame). The
+    worker keeps the boundaries from the newest one at or below its next undecoded latent frame on; if all of them lie
+    above `at_most` the oldest is sent. A snapshot holds the latent frames before its boundary that the decoder needs,
+    and 16 more: `decode_from` may lie up to 16 below the boundary.
     `Close` ends the stream and frees its slot.
 
 Worker to server:
@@ -70,6 +73,8 @@ class Open(Message, frozen=True, kw_only=True):
     height: int
     """Picture height and width in pixels."""
     width: int
+    rate_hz: float
+    """Pictures a second that the stream shows: says when pictures after the one in `Credit.due_s` are due."""
     steers: list[Steer]
     """The whole schedule, by `at_latent`."""
     snapshot: bytes | None = None
