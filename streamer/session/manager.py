@@ -1,0 +1,230 @@
+"""All streams of a server: who exists, who holds a slot of the worker, and `main`, which everybody shares."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+from streamer.engine.protocol import Ready
+from streamer.media.hub import Hub
+from streamer.session.errors import CapacityFull, NotReady, StreamUnknown
+from streamer.session.link import EngineLike
+from streamer.session.session import MakeHub, Session
+from streamer.session.spec import CreateStream, stream_spec
+from streamer.session.states import Status
+from streamer.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+MAIN = "main"
+MAX_RUNNING = 64
+"""Streams that are not over; the one nobody has watched for longest ends for a new one."""
+MAX_PARKED_BYTES = 2 << 30
+KEPT_OVER = 256
+OVER_FOR_S = 3600.0
+"""Ended streams answer 410 and give their log for this long."""
+RETRY_AFTER_S = 5.0
+MAIN_BACK_S = 5.0
+"""When `main` is lost for good, a new one opens after this long."""
+
+
+class Sessions:
+    """Creates and finds streams, and deals the worker's slots.
+
+    Args:
+        engine: The worker's handle.
+        settings: The server's.
+        make_hub: Makes a stream's hub.
+    """
+
+    def __init__(self, engine: EngineLike, settings: Settings, make_hub: MakeHub = Hub) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._make_hub = make_hub
+        self._sessions: OrderedDict[str, Session] = OrderedDict()
+        self._over: OrderedDict[str, float] = OrderedDict()
+        self._main: Session | None = None
+        self._holders: set[Session] = set()
+        self._waiting: list[Session] = []
+        self._main_timer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    async def start(self, ready: Ready) -> None:
+        """Open `main`. Call once, when the engine is ready."""
+        self._engine.on_down(self._worker_down)
+        self._engine.on_up(self._worker_up)
+        self._open_main()
+
+    async def close(self) -> None:
+        """End all streams and tell their viewers."""
+        self._closed = True
+        if self._main_timer is not None:
+            self._main_timer.cancel()
+        await asyncio.gather(*(session.end("the server stops") for session in self._sessions.values()))
+
+    @property
+    def capacity(self) -> int:
+        """Streams that may run at once; 0 while there is no worker."""
+        ready = self._engine.ready
+        if ready is None:
+            return 0
+        most = min(ready.capacity, ready.slots)
+        return max(1, most if self._settings.max_streams is None else min(most, self._settings.max_streams))
+
+    @property
+    def main(self) -> Session:
+        """The stream that everybody shares.
+
+        Raises:
+            NotReady: the model is warming up.
+        """
+        if self._main is None:
+            raise NotReady("the model is warming up", retry_after_s=1.0)
+        return self._main
+
+    def create(self, wanted: CreateStream) -> Session:
+        """Create a stream; it starts as soon as the stream whose slot it gets has given it up.
+
+        Raises:
+            NotReady: the worker is not up.
+            Invalid, LogError: the request can't be met by this model.
+            CapacityFull: every slot belongs to a stream that somebody watches.
+        """
+        ready = self._engine.ready
+        if ready is None or self._closed:
+            raise NotReady("the model is warming up", retry_after_s=1.0)
+        checked = stream_spec(wanted, ready)
+        taken = [session for session in (*self._holders, *self._waiting) if session.watched]
+        if len(taken) >= self.capacity:
+            raise CapacityFull(
+                f"all {self.capacity} places are watched",
+                limit=self.capacity,
+                retry_after_s=RETRY_AFTER_S,
+                streams=[MAIN if session is self._main else session.id for session in taken],
+            )
+        self._make_room()
+        session = Session(checked, ready, self._engine, self._make_hub, self)
+        self._sessions[session.id] = session
+        self.request(session)
+        return session
+
+    def get(self, id: str) -> Session:
+        """A stream by its id or `main`, also one that is over.
+
+        Raises:
+            StreamUnknown: there is none, or it ended long ago.
+            NotReady: `main` is asked for while the model warms up.
+        """
+        if id == MAIN:
+            return self.main
+        self._forget()
+        session = self._sessions.get(id)
+        if session is None:
+            raise StreamUnknown(f"no stream {id!r} here", field="stream")
+        return session
+
+    def list(self) -> Sequence[Session]:
+        """All streams, those that ended lately included, oldest first."""
+        self._forget()
+        return [*self._sessions.values()]
+
+    # Slots: what a session calls
+
+    def request(self, session: Session) -> None:
+        """Open the session as soon as there is a slot for it."""
+        if session not in self._holders and session not in self._waiting:
+            self._waiting.append(session)
+        self._deal()
+
+    def release(self, session: Session) -> None:
+        """The session holds no slot and waits for none."""
+        self._holders.discard(session)
+        if session in self._waiting:
+            self._waiting.remove(session)
+        if session.over and session.id in self._sessions and session.id not in self._over:
+            self._over[session.id] = asyncio.get_running_loop().time()
+            self._forget()
+            if session is self._main and not self._closed:
+                self._replace_main(session)
+        self._deal()
+
+    def _deal(self) -> None:
+        """Give free slots to those who wait; ask those whom nobody watches to yield theirs."""
+        self._waiting.sort(key=lambda session: not session.watched)
+        while self._waiting and len(self._holders) < self.capacity:
+            session = self._waiting.pop(0)
+            self._holders.add(session)
+            session.open()
+        # Whoever waits unwatched, without being new, takes no slot away: two such streams would take turns for ever.
+        urgent = [session for session in self._waiting if session.watched or session.status is Status.STARTING]
+        for session in self._unwatched()[: max(0, len(urgent) - len(self._leaving()))] if self.capacity else ():
+            session.park(evicted=True)
+
+    def _unwatched(self) -> Sequence[Session]:
+        """Slot holders that can yield, the longest unwatched first."""
+        free = [session for session in self._holders if not session.watched and not session.leaving]
+        return sorted(free, key=lambda session: session.unwatched_since_s or 0.0)
+
+    def _leaving(self) -> Sequence[Session]:
+        return [session for session in self._holders if session.leaving]
+
+    # The worker's life
+
+    def _worker_down(self, reason: str) -> None:
+        holders = [*self._holders]
+        self._holders.clear()
+        for session in holders:
+            session.lost(reason)
+
+    def _worker_up(self, ready: Ready) -> None:
+        self._deal()
+
+    # Main, and what is kept
+
+    def _open_main(self) -> None:
+        ready = self._engine.ready
+        if ready is None or self._closed:
+            self._main_timer = asyncio.get_running_loop().call_later(MAIN_BACK_S, self._open_main)
+            return
+        given = self._settings.prompt or first_prompt(ready.model.vocabulary)
+        checked = stream_spec(CreateStream(prompt=given, seed=self._settings.seed, idle_timeout_s=None), ready)
+        main = Session(checked, ready, self._engine, self._make_hub, self, keeps_on=True)
+        self._sessions[main.id] = self._main = main
+        self.request(main)
+
+    def _replace_main(self, old: Session) -> None:
+        logger.warning("main is %s (%s): a new one opens", old.status, old.reason)
+        delay_s = MAIN_BACK_S if old.status is Status.FAILED else 0.0
+        self._main_timer = asyncio.get_running_loop().call_later(delay_s, self._open_main)
+
+    def _make_room(self) -> None:
+        """Bound the streams that are not over, by number and by what they keep while parked."""
+        running = [session for session in self._sessions.values() if not session.over]
+        idle = [session for session in running if not session.watched and session is not self._main]
+        idle.sort(key=lambda session: session.unwatched_since_s or 0.0)
+        kept = sum(session.parked_bytes for session in running)
+        count = len(running)
+        for session in idle:
+            if count < MAX_RUNNING and kept <= MAX_PARKED_BYTES:
+                return
+            count, kept = count - 1, kept - session.parked_bytes
+            session.finish(Status.ENDED, "nobody watched, and newer streams needed the room")
+
+    def _forget(self) -> None:
+        """Drop streams that have been over for long, or the oldest of too many."""
+        now_s = asyncio.get_running_loop().time()
+        while self._over:
+            id, at_s = next(iter(self._over.items()))
+            if now_s - at_s < OVER_FOR_S and len(self._over) <= KEPT_OVER:
+                return
+            del self._over[id]
+            self._sessions.pop(id, None)
+
+
+def first_prompt(vocabulary: dict[str, list[dict[str, Any]]]) -> str:
+    """What a stream shows when nobody said: the first word of up to three banks that the checkpoint knows."""
+    words = [str(bank[0]["prompt"]) for bank in [*vocabulary.values()][:2] if bank]
+    return " ".join(words) or "the sea at sunset"

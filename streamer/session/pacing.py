@@ -1,0 +1,157 @@
+"""When a block locks, which boundary a steer takes, how far the worker may go. Pure: the caller tells the time.
+
+C, the lock time, is what it takes from a steer to its first decoded picture, with a margin. A boundary locks C before
+its first picture is due; a steer takes the first boundary that isn't locked. So whatever a steer throws away can be
+made anew in time, and since a locked boundary stays locked, no flood of steers can starve the stream: each boundary
+locks in its turn, with the last steer that came before.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from streamer.engine.protocol import Timings, first_picture
+from streamer.session.timeline import PICTURES_PER_LATENT, Timeline
+
+MARGIN = 1.3
+"""Work may take this many times as long as it usually does before a picture comes late."""
+LEAD_S = 1.5
+"""Lead kept beyond what is locked; at least one block."""
+RISE, FALL = 0.25, 0.05
+"""How fast an estimate follows a slower and a quicker sample: settles near the 83rd percentile."""
+OUTLIER = 2.0
+"""One sample counts as at most this many times the estimate."""
+MOST = 4.0
+"""C grows to at most this many times its value at warm-up, however slow the worker gets: it bounds what is decoded
+ahead, and a worker that slow can't keep up anyway."""
+
+
+class Estimate:
+    """A cautious running estimate of a duration in seconds."""
+
+    def __init__(self, seed_s: float) -> None:
+        self.value_s = max(seed_s, 1e-6)
+
+    def update(self, sample_s: float) -> None:
+        sample_s = min(sample_s, OUTLIER * self.value_s)
+        self.value_s += (RISE if sample_s > self.value_s else FALL) * (sample_s - self.value_s)
+
+
+class Costs:
+    """What the worker's steps take, seeded from its warm-up and corrected by what is seen.
+
+    Args:
+        timings: Measured at the worker's warm-up.
+        block_latents: Latent frames of a default block.
+        rate_hz: Pictures a second of the stream.
+    """
+
+    def __init__(self, timings: Timings, block_latents: int, rate_hz: float) -> None:
+        self._passes = timings.passes + 1
+        self._block_latents = block_latents
+        self._block_play_s = PICTURES_PER_LATENT * block_latents / rate_hz
+        self._block = Estimate(timings.block_s)
+        self._decode = Estimate(timings.decode_s)
+        # From a steer's sending to its clean block, seen only when steers come.
+        self._steer = Estimate(timings.block_s + timings.pass_s)
+        self._most_s = MOST * self._lock_s()
+
+    @property
+    def block_s(self) -> float:
+        """Commit and denoising passes of one default block."""
+        return self._block.value_s
+
+    @property
+    def decode_s(self) -> float:
+        """One latent frame."""
+        return self._decode.value_s
+
+    @property
+    def lock_s(self) -> float:
+        """C. The pass under way when a steer comes has to end first; then commit, passes, one decode.
+
+        Decodes of locked latent frames go first, as they are due first. As long as a block and all its decodes fit in
+        the time that it plays they are done early enough to take nothing from C; what doesn't fit is added.
+        """
+        return min(self._lock_s(), self._most_s)
+
+    def _lock_s(self) -> float:
+        pass_s = self.block_s / self._passes
+        steer_s = max(self.block_s + pass_s, self._steer.value_s)
+        overload_s = MARGIN * (self.block_s + self._block_latents * self.decode_s) - self._block_play_s
+        return MARGIN * (steer_s + self.decode_s) + max(0.0, overload_s)
+
+    def saw_block(self, compute_s: float) -> None:
+        """A default block's passes took `compute_s` of the worker's time."""
+        self._block.update(compute_s)
+
+    def saw_decode(self, decode_s: float) -> None:
+        """A latent frame's decoding took `decode_s`."""
+        self._decode.update(decode_s)
+
+    def saw_steer(self, wall_s: float) -> None:
+        """A block was clean `wall_s` after the steer that it serves was sent to the worker."""
+        self._steer.update(wall_s)
+
+
+@dataclass(frozen=True)
+class Credit:
+    """How far the worker may go (latent frames), and when the next picture that it owes is due."""
+
+    denoise_until: int
+    decode_until: int
+    due_s: float
+
+
+class Pacer:
+    """Locks boundaries in time and places steers. `next_tick_s` is when the next picture is to be released.
+
+    Args:
+        timeline: The frontiers; this moves `locked`.
+        costs: What work takes.
+        lead_s: Lead beyond `locked`.
+    """
+
+    def __init__(self, timeline: Timeline, costs: Costs, lead_s: float = LEAD_S) -> None:
+        self.timeline = timeline
+        self.costs = costs
+        latents = timeline.rate_hz * lead_s / PICTURES_PER_LATENT
+        self.lead_blocks = max(1, math.ceil(latents / timeline.blocks.default))
+
+    def due_s(self, latent: int, next_tick_s: float) -> float:
+        """When the first picture of a latent frame is due, if nothing holds the stream up before."""
+        return next_tick_s + self.timeline.until_s(first_picture(latent))
+
+    def lock(self, now_s: float, next_tick_s: float) -> bool:
+        """Lock every boundary whose first picture is due within C; whether there was one."""
+        timeline, before = self.timeline, self.timeline.locked
+        lock_s = self.costs.lock_s
+        while self.due_s(timeline.locked, next_tick_s) - now_s <= lock_s:
+            timeline.locked = timeline.blocks.next(timeline.locked)
+        return timeline.locked != before
+
+    def boundary(self, picture: int = 0) -> int:
+        """The latent frame from which a steer is in force: the first free boundary at or past a picture."""
+        wanted = self.timeline.blocks.ceil(-(-(picture + 3) // PICTURES_PER_LATENT)) if picture > 0 else 0
+        return max(self.timeline.locked, wanted)
+
+    def credit(self, now_s: float, next_tick_s: float) -> Credit:
+        """Decode what is locked; denoise a bounded lead beyond."""
+        timeline = self.timeline
+        last_block = timeline.blocks.block_of(timeline.locked) + self.lead_blocks
+        due_s = self.due_s(timeline.next_latent, next_tick_s) - now_s
+        return Credit(timeline.blocks.start(last_block), timeline.locked, due_s)
+
+    def hold_s(self, latent: int) -> float:
+        """How long to hold the picture after a (re)start, when the block with `latent` is clean and the next is not.
+
+        The next block needs a commit, its passes and a decode, after this block's decodes: until it can be on time,
+        waiting now is better than stalling in a moment.
+        """
+        timeline, costs = self.timeline, self.costs
+        end = timeline.blocks.next(latent)
+        if timeline.denoised > end:
+            return 0.0
+        need_s = MARGIN * (costs.block_s + (end - latent + 1) * costs.decode_s)
+        return max(0.0, need_s - timeline.until_s(first_picture(end)))

@@ -1,0 +1,598 @@
+"""One stream: what it is asked for, what the worker is told, what its viewers see. Never waits for anything.
+
+Everything happens in callbacks of the event loop: the engine's messages, the hub's viewers, the player's ticks, and
+calls of the API. Each ends with `_advance`, which locks what is due and tells the worker how far it may go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import secrets
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+from streamer.engine.protocol import Denoised, Failed, Message, Pictures, Ready, Snapshot, first_picture
+from streamer.session import log, spec, states
+from streamer.session.errors import StreamEnded
+from streamer.session.events import EventLog
+from streamer.session.link import EngineLike, WorkerLink
+from streamer.session.pacing import Costs, Pacer
+from streamer.session.player import Player, Tick
+from streamer.session.spec import StreamSpec
+from streamer.session.states import Status
+from streamer.session.steers import FROM_LOG, Steer, SteerBook
+from streamer.session.timeline import Blocks, Timeline, latent_of
+
+PARK_AFTER_S = 5.0
+"""A stream that nobody watches yields its slot after this long."""
+PARK_PATIENCE_S = 3.0
+"""The worker has this long for the snapshot of a stream that is being parked; then an older one has to do."""
+SNAPSHOT_EVERY_S = 5.0
+RESTARTS, RESTARTS_WITHIN_S = 3, 60.0
+"""A stream that goes on after failures does so at most this often in this time."""
+
+
+class HubLike(Protocol):
+    """What a session needs of the hub."""
+
+    @property
+    def viewers(self) -> int: ...
+    def release(self, i420: bytes, tick: int) -> None: ...
+    async def close(self) -> None: ...
+
+
+class MakeHub(Protocol):
+    """Makes a stream's hub; `on_viewers(count)` and `on_failure(reason)` are called in the event loop."""
+
+    def __call__(
+        self,
+        width: int,
+        height: int,
+        rate_hz: float,
+        on_viewers: Callable[[int], None],
+        *,
+        on_failure: Callable[[str], None],
+    ) -> Any: ...
+
+
+class Slots(Protocol):
+    """Who may hold a slot of the worker; the manager's part."""
+
+    def request(self, session: Session) -> None:
+        """Call `session.open()` as soon as there is a slot for it."""
+
+    def release(self, session: Session) -> None:
+        """The session holds none and wants none."""
+
+
+class Session:
+    """A stream. Made by `Sessions.create`, which also asks for its slot.
+
+    Args:
+        wanted: The checked request.
+        ready: The worker's measurements.
+        engine: Where messages go.
+        make_hub: Makes the hub.
+        slots: Who gives slots.
+        keeps_on: Whether it goes on from its last snapshot when the worker dies, instead of failing.
+    """
+
+    def __init__(
+        self,
+        wanted: StreamSpec,
+        ready: Ready,
+        engine: EngineLike,
+        make_hub: MakeHub,
+        slots: Slots,
+        *,
+        keeps_on: bool = False,
+    ) -> None:
+        header, model = wanted.header, ready.model
+        self.id = f"str_{secrets.token_hex(16)}"
+        self.control_token = f"tok_{secrets.token_hex(16)}"
+        self.created_at = datetime.now(UTC)
+        self.spec = wanted
+        self.status = Status.STARTING
+        self.reason: str | None = None
+        self.seed = header.seed
+        self.height, self.width, self.rate_hz = header.height, header.width, header.rate_hz
+        self.keeps_on = keeps_on
+        self.underruns = 0
+        self._loop = asyncio.get_running_loop()
+        self._model, self._timings = model, ready.timings
+        self._slots = slots
+        self._timeline = Timeline(
+            Blocks(model.first_block_latent_frames, model.block_latent_frames[0]), rate_hz=self.rate_hz
+        )
+        self._pacer = Pacer(self._timeline, Costs(ready.timings, model.block_latent_frames[0], self.rate_hz))
+        self.events = EventLog(self.id, lambda: (self.tick, self.picture))
+        self.steers = SteerBook(
+            Steer(
+                header.prompt,
+                FROM_LOG,
+                0,
+                motion_score=header.motion_score,
+                negative_prompt=header.negative_prompt,
+                guidance_scale=header.guidance_scale,
+            )
+        )
+        for entry in wanted.log.steers if wanted.log else ():
+            self.steers.add(
+                Steer(
+                    entry.prompt,
+                    FROM_LOG,
+                    entry.at_latent,
+                    motion_score=entry.motion_score,
+                    negative_prompt=entry.negative_prompt,
+                    guidance_scale=entry.guidance_scale,
+                )
+            )
+        self._log = [log.encode(header)]
+        self.hub = make_hub(self.width, self.height, self.rate_hz, self._viewers_changed, on_failure=self.fail)
+        self._player = Player(self._timeline, self.hub.release, self._ticked)
+        self._link = WorkerLink(engine, self.id, self._received)
+        self._fresh = False
+        self._parking = False
+        self._evicted = False
+        self._snapshot: Snapshot | None = None
+        self._snapshot_asked_s = -math.inf
+        self._restarts_s: list[float] = []
+        self._unreported = 0
+        self._stalled = False
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self.unwatched_since_s: float | None = self._loop.time()
+        self._closing: asyncio.Task[None] | None = None
+        self._arm("idle", wanted.idle_timeout_s, lambda: self.finish(Status.ENDED, "nobody watched"))
+        self._arm("duration", wanted.max_duration_s, lambda: self.finish(Status.ENDED, "its time was over"))
+        self._publish_status()
+        if self.rate_hz < model.rate_hz:
+            data = {"rate_hz": self.rate_hz, "model_rate_hz": model.rate_hz}
+            self.events.publish("rate.changed", data | {"reason": "slower machine"})
+
+    # What there is to see
+
+    @property
+    def picture(self) -> int:
+        """Number of the last picture released; -1 before the first."""
+        return self._timeline.next_picture - 1
+
+    @property
+    def tick(self) -> int:
+        """Number of the last tick; -1 before the first."""
+        return self._timeline.tick - 1
+
+    @property
+    def viewers(self) -> int:
+        return int(self.hub.viewers)
+
+    @property
+    def lead_s(self) -> float:
+        """Seconds of video that exist beyond the picture on show."""
+        return self._timeline.lead_s
+
+    @property
+    def lock_s(self) -> float:
+        """C: from a steer to its first decoded picture, with margin."""
+        return self._pacer.costs.lock_s
+
+    @property
+    def prompt(self) -> str:
+        """What the picture on show was made under."""
+        return self.steers.in_force(latent_of(max(0, self.picture))).prompt
+
+    @property
+    def expires_at(self) -> datetime | None:
+        limit_s = self.spec.max_duration_s
+        return None if limit_s is None else self.created_at + timedelta(seconds=limit_s)
+
+    @property
+    def over(self) -> bool:
+        return self.status in states.FINAL
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it is about to yield its slot."""
+        return self._parking
+
+    @property
+    def parked_bytes(self) -> int:
+        """What it keeps while parked."""
+        return len(self._snapshot.data) if self._snapshot is not None else 0
+
+    def log_lines(self) -> list[str]:
+        """The recipe so far, one JSON document a line: the header, then every steer that is locked."""
+        return list(self._log)
+
+    # Steering
+
+    def steer(
+        self,
+        prompt: str,
+        at: object = "now",
+        *,
+        actor: str = "api",
+        motion_score: int | None = None,
+        negative_prompt: str | None = None,
+        guidance_scale: float | None = None,
+    ) -> Steer:
+        """Change the prompt from the first boundary that isn't locked (or the first one after `at`).
+
+        What isn't said stays as it is.
+
+        Args:
+            prompt: The whole new prompt.
+            at: `"now"` or `{"in_s": seconds}`.
+            actor: Whom events name.
+            motion_score, negative_prompt, guidance_scale: As for a stream.
+
+        Raises:
+            StreamEnded: the stream is over.
+            Invalid: names the field and its limit.
+            TooMany: too many steers wait.
+        """
+        self.check_running()
+        spec.steer_values(self._model, prompt, motion_score, negative_prompt, guidance_scale)
+        wait_s = spec.wait_s(at)
+        self._advance()
+        now_s = self._loop.time()
+        wanted = max(0, self._timeline.next_picture + math.ceil(wait_s * self.rate_hz)) if wait_s > 0 else 0
+        latent = self._pacer.boundary(wanted)
+        before = self.steers.in_force(latent)
+        due_s = self._pacer.due_s(latent, self._player.next_tick_s)
+        steer = Steer(
+            spec.prompt(prompt, self._model),
+            actor,
+            latent,
+            motion_score=before.motion_score if motion_score is None else motion_score,
+            negative_prompt=before.negative_prompt if negative_prompt is None else negative_prompt,
+            guidance_scale=before.guidance_scale if guidance_scale is None else guidance_scale,
+            asked_s=now_s,
+            urgent=wait_s == 0,
+            eta_s=due_s - now_s if self._player.running and math.isfinite(due_s) else None,
+        )
+        replaced = self.steers.add(steer)
+        if replaced is not None:
+            self._publish_steer(replaced, by=steer.id)
+        self._publish_steer(steer)
+        self._reschedule(latent)
+        return steer
+
+    def cancel_steer(self, id: str, actor: str = "api") -> Steer:
+        """Take back a steer that waits.
+
+        Raises:
+            StreamEnded, SteerUnknown, SteerLocked.
+        """
+        self.check_running()
+        self._advance()
+        steer = self.steers.cancel(id)
+        self._publish_steer(steer, actor=actor)
+        self._reschedule(steer.at_latent)
+        return steer
+
+    def check_running(self) -> None:
+        """Raises: StreamEnded."""
+        if self.over:
+            raise StreamEnded(f"the stream has {self.status}: {self.reason}")
+
+    def _reschedule(self, from_latent: int) -> None:
+        """Let the worker throw away what it made past a boundary and make it anew."""
+        if not self._link.open:
+            return
+        self._timeline.denoised = min(self._timeline.denoised, from_latent)
+        for steer in self.steers.pending:
+            if steer.at_latent >= from_latent:
+                steer.sent_s, steer.clean_s = self._loop.time(), None
+        self._link.reschedule(from_latent, self.steers.schedule(from_latent))
+        self._send_credit()
+
+    # Time
+
+    def _advance(self) -> None:
+        """Lock what is due, and tell the worker if something was."""
+        if not self._player.running:
+            return
+        if self._pacer.lock(self._loop.time(), self._player.next_tick_s):
+            for steer in self.steers.lock(self._timeline.locked):
+                self._log.append(log.encode(log.entry(steer.message())))
+                self._publish_steer(steer)
+            self._send_credit()
+
+    def _ticked(self, shown: Tick) -> None:
+        if shown is Tick.PICTURE:
+            for steer in self.steers.release(self.picture):
+                self._released(steer)
+        if shown is Tick.UNDERRUN:
+            self.underruns += 1
+            self._unreported += 1
+        each_second = self._timeline.tick % max(1, round(self.rate_hz)) == 0
+        # The first one at once, the others of the same stall once a second: their `repeated` add up.
+        if self._unreported and (each_second or shown is not Tick.UNDERRUN or not self._stalled):
+            data = {"repeated": self._unreported, "total": self.underruns, "next_picture": self.picture + 1}
+            self.events.publish("underrun", data)
+            self._unreported = 0
+        self._stalled = shown is Tick.UNDERRUN
+        self._advance()
+        if each_second:
+            self._each_second()
+
+    def _each_second(self) -> None:
+        if self._link.decode_s is not None:
+            self._pacer.costs.saw_decode(self._link.decode_s)
+        self.events.publish(
+            "clock",
+            {
+                "tick": self.tick,
+                "picture": self.picture,
+                "media_time_s": self.tick / self.rate_hz,
+                "rate_hz": self.rate_hz,
+                "lead_s": round(self.lead_s, 3),
+                "lock_s": round(self.lock_s, 3),
+                "viewers": self.viewers,
+            },
+        )
+        self._send_credit()
+        if self.keeps_on and self._loop.time() - self._snapshot_asked_s >= SNAPSHOT_EVERY_S:
+            self._ask_snapshot()
+
+    def _released(self, steer: Steer) -> None:
+        now_s = self._loop.time()
+        steer.latency_s = round(now_s - steer.asked_s, 4)
+        timing: dict[str, float] = {"latency_s": steer.latency_s}
+        if steer.sent_s is not None and steer.clean_s is not None:
+            compute_s = steer.clean_s - steer.sent_s + self._pacer.costs.decode_s
+            timing |= {"compute_s": round(compute_s, 4), "wait_s": round(max(0.0, steer.latency_s - compute_s), 4)}
+        self._publish_steer(steer, **(timing if steer.actor != FROM_LOG else {}))
+
+    # The worker
+
+    def open(self) -> None:
+        """There is a slot: (re)open the stream on the worker. Called by whoever gives slots."""
+        timeline = self._timeline
+        self._fresh = True
+        self._parking = self._evicted = False
+        timeline.denoised = timeline.next_latent
+        self._player.hold(math.inf)
+        self._link.start(
+            seed=self.seed,
+            height=self.height,
+            width=self.width,
+            rate_hz=self.rate_hz,
+            steers=self.steers.schedule(),
+            snapshot=None if self._snapshot is None else self._snapshot.data,
+            decode_from=timeline.next_latent,
+        )
+        self._send_credit()
+        if not self._wanted:
+            self._arm("park", PARK_AFTER_S, self.park)
+        elif self.status is Status.PAUSED and self._player.has_picture:
+            self._go_live()
+
+    def _received(self, message: Message) -> None:
+        """A message of the worker about this stream, of this life of it."""
+        match message:
+            case Pictures() if self._player.take(message):
+                self._took_pictures(message.latent)
+            case Denoised():
+                self._took_block(message)
+            case Snapshot():
+                self._snapshot = message
+                self._parked()
+            case Failed():
+                self._link.lost()
+                self._slots.release(self)
+                self.lost(message.reason)
+            case _:
+                pass
+
+    def _took_pictures(self, latent: int) -> None:
+        if self._fresh:
+            self._fresh = False
+            self._player.hold(self._loop.time() + self._pacer.hold_s(latent))
+            if self.status is not Status.LIVE and self._wanted:
+                self._go_live()
+            elif self.status is Status.STARTING:
+                self._pause()
+        self._advance()
+        self._send_credit()
+
+    def _took_block(self, block: Denoised) -> None:
+        timeline = self._timeline
+        end = block.first_latent + block.latents
+        timeline.denoised = max(timeline.denoised, end)
+        if block.block > 0 and block.latents == timeline.blocks.default and block.compute_s > 0:
+            self._pacer.costs.saw_block(block.compute_s)
+        steer = self.steers.in_force(block.first_latent)
+        if steer.at_latent == block.first_latent and steer.clean_s is None and steer.sent_s is not None:
+            steer.clean_s = self._loop.time()
+            if steer.urgent and self._player.running:
+                self._pacer.costs.saw_steer(steer.clean_s - steer.sent_s)
+        if block.first_latent >= timeline.blocks.floor(timeline.next_latent):
+            first = first_picture(block.first_latent)
+            self.events.publish(
+                "block.ready",
+                {
+                    "block": block.block,
+                    "first_picture": first,
+                    "pictures": first_picture(end) - first,
+                    "prompt": steer.prompt,
+                    "compute_s": round(block.compute_s, 4),
+                },
+            )
+
+    def lost(self, reason: str) -> None:
+        """The worker lost this stream: go on from the last snapshot, or fail."""
+        now_s = self._loop.time()
+        self._parking = False
+        self._link.lost()
+        self._restarts_s = [at_s for at_s in self._restarts_s if now_s - at_s < RESTARTS_WITHIN_S]
+        if not self.keeps_on or len(self._restarts_s) >= RESTARTS:
+            self.fail(reason)
+            return
+        self._restarts_s.append(now_s)
+        self._player.hold(math.inf)
+        self._drop("park")
+        if self.status is Status.PAUSED and not self._wanted:
+            self._set(Status.PARKED, reason)
+            return
+        if self.status is not Status.STARTING:
+            self._set(Status.STARTING, reason)
+        self._slots.request(self)
+
+    def _send_credit(self) -> None:
+        now_s, next_tick_s = self._loop.time(), self._player.next_tick_s
+        if self._fresh:
+            # Not shown yet: as soon as possible, but not before those that are.
+            timings, anew = self._timings, self._timeline.next_latent == 0
+            next_tick_s = now_s + timings.decode_s + (timings.first_block_s if anew else timings.block_s)
+        elif not self._player.running:
+            next_tick_s = now_s + PARK_AFTER_S
+        self._link.credit(self._pacer.credit(now_s, next_tick_s))
+
+    # Viewers, pauses, the end
+
+    @property
+    def watched(self) -> bool:
+        return self.unwatched_since_s is None
+
+    @property
+    def _wanted(self) -> bool:
+        """Whether it should run."""
+        return self.watched or self.spec.idle == "run"
+
+    def _viewers_changed(self, count: int) -> None:
+        if self.over or (count > 0) is self.watched:
+            return
+        if count > 0:
+            self._somebody_came()
+        else:
+            self._everybody_left()
+
+    def _somebody_came(self) -> None:
+        self.unwatched_since_s = None
+        self._drop("idle")
+        self._drop("park")
+        if self.status is Status.PARKED:
+            self._set(Status.PAUSED, "waits for a slot")
+            self._slots.request(self)
+        elif self.status is Status.PAUSED and self._link.open and not self._evicted and self._player.has_picture:
+            self._parking = False
+            self._go_live()
+        elif self.status is Status.STARTING and self._player.has_picture:
+            self._player.start()
+
+    def _everybody_left(self) -> None:
+        self.unwatched_since_s = self._loop.time()
+        self._arm("idle", self.spec.idle_timeout_s, lambda: self.finish(Status.ENDED, "nobody watched"))
+        if self._wanted:
+            return
+        if self.status is Status.LIVE:
+            self._pause()
+        elif self.status is Status.PAUSED and not self._link.open:
+            self._slots.release(self)
+            self._set(Status.PARKED, "nobody watches")
+        else:
+            self._player.stop()
+            self._arm("park", PARK_AFTER_S, self.park)
+
+    def _go_live(self) -> None:
+        self._drop("park")
+        self._set(Status.LIVE)
+        self._player.start()
+        self._send_credit()
+
+    def _pause(self) -> None:
+        self._player.stop()
+        self._set(Status.PAUSED, "nobody watches")
+        self._arm("park", PARK_AFTER_S, self.park)
+
+    def park(self, evicted: bool = False) -> None:
+        """Yield the slot, keeping a snapshot. `evicted`: another stream needs it, so a viewer now comes too late."""
+        if self.over or self._parking:
+            self._evicted |= evicted
+            return
+        self._evicted = evicted
+        self._drop("park")
+        if self.status is Status.LIVE:
+            self._pause()
+            self._drop("park")
+        self._parking = True
+        if self._ask_snapshot():
+            self._arm("parking", PARK_PATIENCE_S, self._parked)
+        else:
+            self._parked()
+
+    def _parked(self) -> None:
+        if not self._parking:
+            return
+        self._drop("parking")
+        self._link.close()
+        self._parking = False
+        self._player.hold(math.inf)
+        self._set(Status.PARKED, "another stream needed the slot" if self._evicted else "nobody watches")
+        self._slots.release(self)
+        if self._wanted:
+            self._set(Status.PAUSED, "waits for a slot")
+            self._slots.request(self)
+
+    def _ask_snapshot(self) -> bool:
+        """Ask for the newest boundary that the pictures have passed; False when that is the very beginning."""
+        at_most = self._timeline.blocks.floor(self._timeline.next_latent)
+        if at_most == 0 or not self._link.open:
+            return False
+        self._snapshot_asked_s = self._loop.time()
+        self._link.ask_snapshot(at_most)
+        return True
+
+    def fail(self, reason: str) -> None:
+        """The stream is lost; its log is kept."""
+        self.finish(Status.FAILED, reason)
+
+    async def end(self, reason: str = "ended") -> None:
+        """End the stream for everybody and wait until its viewers are told."""
+        self.finish(Status.ENDED, reason)
+        if self._closing is not None:
+            await self._closing
+
+    def finish(self, status: Status, reason: str) -> None:
+        """End or fail the stream. Does nothing when it is over already."""
+        if self.over:
+            return
+        self._player.stop()
+        for name in list(self._timers):
+            self._drop(name)
+        self._link.stop()
+        for steer in self.steers.fail(f"the stream has {status}"):
+            self._publish_steer(steer)
+        self._snapshot = None
+        self._set(status, reason)
+        self.events.close()
+        self._slots.release(self)
+        self._closing = self._loop.create_task(self.hub.close())
+
+    # Small parts
+
+    def _set(self, status: Status, reason: str | None = None) -> None:
+        states.check(self.status, status)
+        self.status, self.reason = status, reason
+        self._publish_status()
+
+    def _publish_status(self) -> None:
+        self.events.publish(
+            "stream.status", {"status": str(self.status), "reason": self.reason, "viewers": self.viewers}
+        )
+
+    def _publish_steer(self, steer: Steer, **more: Any) -> None:
+        self.events.publish(f"steer.{steer.status}", steer.info() | more)
+
+    def _arm(self, name: str, delay_s: float | None, callback: Callable[[], None]) -> None:
+        self._drop(name)
+        if delay_s is not None:
+            self._timers[name] = self._loop.call_later(delay_s, callback)
+
+    def _drop(self, name: str) -> None:
+        timer = self._timers.pop(name, None)
+        if timer is not None:
+            timer.cancel()
