@@ -228,8 +228,12 @@ def _checked(offer: str) -> str:
     """The offer without what would only delay it. Raises WhepError where it can't be met."""
     if len(offer) > MAX_OFFER_CHARACTERS:
         raise WhepError("sdp-malformed", f"an offer has at most {MAX_OFFER_CHARACTERS} characters")
-    # Browsers hide their addresses behind mDNS names, whose resolution takes a second or fails; they reach us anyway.
-    lines = [line for line in offer.splitlines() if not (line.startswith("a=candidate:") and ".local " in line)]
+    # Browsers hide their addresses behind mDNS names, whose resolution takes a second or fails. They reach us
+    # anyway; so these are not looked up, and the list of candidates doesn't end without them.
+    lines = offer.splitlines()
+    hidden = [line for line in lines if line.startswith("a=candidate:") and ".local " in line]
+    if hidden:
+        lines = [line for line in lines if line not in hidden and line != "a=end-of-candidates"]
     offer = "\r\n".join(lines) + "\r\n"
     try:
         description = SessionDescription.parse(offer)
@@ -237,6 +241,8 @@ def _checked(offer: str) -> str:
         raise WhepError("sdp-malformed", f"the offer is no SDP: {error!r}") from error
     if not description.media:
         raise WhepError("sdp-malformed", "the offer has no media section")
+    if any(media.dtls is None or not media.dtls.fingerprints for media in description.media):
+        raise WhepError("sdp-malformed", "the offer has a media section without DTLS fingerprint")
     videos = [media for media in description.media if media.kind == "video"]
     if not any(media.direction in ("recvonly", "sendrecv", None) for media in videos):
         raise WhepError("sdp-unsupported", "the offer doesn't ask for video")
