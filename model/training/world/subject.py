@@ -1,0 +1,157 @@
+"""The subject: where it is, how it moves, its light, its beam and its reflection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.training.world import palettes as p
+from model.training.world.attributes import NAMES
+from model.training.world.sampling import over, stamp
+from model.training.world.shot import FOG, ROWS, STORM, Shot
+from model.training.world.sprites import CELL_HEIGHT, CELL_WIDTH, FRAMES, SPRITES, atlas
+from model.training.world.textures import DECK_ROW
+from model.training.world.water import Ripples
+
+_NAMES = NAMES["subject"]
+NONE, BOAT, UFO, TRAIN, LIGHTHOUSE = (_NAMES.index(n) for n in ("none", "sailboat", "ufo", "train", "lighthouse"))
+# Scale of the cell, cycles of the animation a second, cell row of the foot (None: flies, centre row), its row in the
+# air, sway across and up in rows, period of the sway in seconds.
+_SIZE = {"sailboat": 0.58, "balloon": 0.64, "birds": 0.72, "train": 0.70, "whale": 0.66, "ufo": 0.60, "lighthouse": 0.66,
+         "dragon": 0.74}  # fmt: skip
+_CYCLES = {"sailboat": 0.35, "balloon": 0.3, "birds": 0.75, "train": 0.9, "whale": 0.5, "ufo": 0.7, "lighthouse": 0.2,
+           "dragon": 0.8}  # fmt: skip
+_ROW = {"sailboat": 60.0, "balloon": 50.0, "birds": 48.0, "whale": 50.0, "ufo": 42.0, "dragon": 50.0}
+_SWAY = {"sailboat": (16, 1.0, 13), "balloon": (12, 3.5, 9), "birds": (14, 3.0, 8), "train": (16, 0.0, 12),
+         "whale": (14, 4.0, 9), "ufo": (16, 3.5, 7), "lighthouse": (0, 0.0, 9), "dragon": (15, 4.0, 7)}  # fmt: skip
+_FOOT = {"sailboat": 88.0, "train": 94.0, "lighthouse": 94.0}
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Of each picture: sprite centre cx, cy and scale (N,), opacity (N, 1, 1, 1), subject id, and its foot's row."""
+
+    cx: Tensor
+    cy: Tensor
+    scale: Tensor
+    cells: Tensor
+    alpha: Tensor
+    kind: Tensor
+    foot: Tensor
+    wet: Tensor
+
+
+def _row(s: Shot, values: dict[str, float], default: float = 0.0) -> Tensor:
+    """A value a subject, for each picture (N,)."""
+    return s.table([values.get(n, default) for n in _NAMES])[s.subject_id]
+
+
+def place(s: Shot) -> Placed:
+    """Where the subject is in every picture."""
+    kind = s.subject_id
+    scale = _row(s, _SIZE, 1.0) * s.look("size") * min(1.0, s.vis / 170)
+    sway = s.table([_SWAY.get(n, (0, 0, 1)) for n in _NAMES])[kind]
+    phase = s.look("phase") * 6.2832
+    swing = torch.sin(6.2832 * s.t / sway[:, 2] + phase)
+    cx = s.look("home_x") * s.vis + sway[:, 0] * swing * min(1.0, s.vis / 256)
+    bob = sway[:, 1] * torch.sin(6.2832 * s.t / (sway[:, 2] * 0.37) + phase * 2)
+    floats = (s.water < ROWS).float()
+    foot_row = s.table([NAMES["subject"].index(n) * 0.0 for n in _NAMES])[kind] + s.ground
+    foot_row = torch.where(kind == TRAIN, torch.full_like(foot_row, DECK_ROW + 0.6), foot_row)
+    grounded = ((kind == TRAIN) | (kind == LIGHTHOUSE)).float() + (kind == BOAT).float() * floats
+    in_air = _row(s, _ROW, 50.0) + s.look("home_y") + bob
+    stands = foot_row + bob - (_row(s, _FOOT, 90.0) - CELL_HEIGHT / 2) * scale
+    cy = in_air + (stands - in_air) * grounded
+    turn = (s.t * _row(s, _CYCLES) + s.look("phase")) % 1
+    sheet = s.table([SPRITES.index(n) if n in SPRITES else 0 for n in _NAMES]).long()[kind]
+    frame = (turn * FRAMES).long() % FRAMES
+    cells = _atlas(s.device)[sheet * FRAMES + frame].float()
+    alpha = (s.subject_alpha * (kind != NONE)).view(-1, 1, 1, 1)
+    foot = torch.where(grounded > 0.5, foot_row + bob * 0.5, s.water)
+    wet = floats * (1 - (kind == TRAIN).float())
+    return Placed(cx, cy, scale, cells, alpha, kind, foot, wet)
+
+
+_atlases: dict[torch.device, Tensor] = {}
+
+
+def _atlas(device: torch.device) -> Tensor:
+    if device not in _atlases:
+        _atlases[device] = torch.from_numpy(atlas()).flatten(0, 1).to(device).half()
+    return _atlases[device]
+
+
+def _look_up(s: Shot, at: Placed, x: Tensor, y: Tensor) -> Tensor:
+    """(N, 5, H, W) of the sprite at picture places x, y."""
+    turn = s.facing.sign() * s.facing.abs().clamp_min(0.1)
+    turn = torch.where(turn == 0, torch.full_like(turn, 0.1), turn)
+    u = (x - at.cx.view(-1, 1, 1)) / (at.scale * turn).view(-1, 1, 1) + CELL_WIDTH / 2 - 0.5
+    v = (y - at.cy.view(-1, 1, 1)) / at.scale.view(-1, 1, 1) + CELL_HEIGHT / 2 - 0.5
+    u, v = torch.broadcast_tensors(u, v)
+    return stamp(at.cells, u, v)
+
+
+def _lit(s: Shot, got: Tensor) -> tuple[Tensor, Tensor]:
+    """(colour, alpha) of a sampled sprite: lit by the hour, but never so dark that its colour is lost."""
+    alpha = got[:, :1]
+    over_alpha = alpha.clamp_min(1e-3)
+    light = 0.42 + 0.58 * (s.ambient + 0.72 * s.direct).clamp(0, 1.15)
+    colour = (got[:, 1:2] * s.neutral + got[:, 2:3] * s.subject_colour) / over_alpha * light
+    colour = over(colour, s.haze, 0.05 + 0.15 * s.w(FOG))
+    night = s.hour[:, 3].view(-1, 1, 1, 1)
+    rim = got[:, 4:] / over_alpha * (0.28 + 0.30 * night)
+    colour = over(colour, (s.haze * 0.5 + 0.55).clamp(0, 1), rim.clamp(0, 0.6))
+    glow = got[:, 3:4] / over_alpha * (0.25 + 0.75 * s.lamps)
+    return over(colour, s.table((1.0, 0.90, 0.62)).view(1, 3, 1, 1).expand_as(colour), glow.clamp(0, 1)), alpha
+
+
+def paint_subject(s: Shot, at: Placed, picture: Tensor, share: Tensor) -> Tensor:
+    """Lay the subject, its opacity times `share` (N, 1, 1, 1), over the picture."""
+    alpha = at.alpha * share
+    if float(alpha.max()) <= 0:
+        return picture
+    picture = _beams(s, at, picture, alpha)
+    got = _look_up(s, at, s.xs.view(1, 1, -1), s.ys.view(1, -1, 1))
+    colour, cover = _lit(s, got)
+    return over(picture, colour, cover * alpha)
+
+
+def paint_reflection(s: Shot, at: Placed, ripples: Ripples | None, picture: Tensor) -> Tensor:
+    """The subject mirrored in the water at its foot (or, in the air, at the waterline)."""
+    if ripples is None:
+        return picture
+    waves = torch.zeros(len(s.t), 2, len(s.ys), len(s.xs), device=s.device)
+    waves = waves.index_copy(0, ripples.index, ripples.height * ripples.rough)
+    below = (s.ys.view(1, -1, 1) - at.foot.view(-1, 1, 1)).clamp_min(0)
+    y = at.foot.view(-1, 1, 1) - below * 0.92 - waves[:, 0] * (0.6 + 0.13 * below)
+    x = s.xs.view(1, 1, -1) + waves[:, 1] * (0.8 + 0.08 * below)
+    colour, cover = _lit(s, _look_up(s, at, x, y))
+    deep = s.colour(p.WATER)
+    seen = (below > 0).float()[:, None] * at.wet.view(-1, 1, 1, 1) * at.alpha
+    return over(picture, over(colour, deep, 0.34), cover * seen * 0.62)
+
+
+def _beams(s: Shot, at: Placed, picture: Tensor, alpha: Tensor) -> Tensor:
+    """The ufo's cone of light and the lighthouse's turning beam."""
+    dusk = (0.25 + 0.75 * s.lamps) * (1 + 0.25 * s.w(STORM))
+    scale = at.scale.view(-1, 1, 1, 1)
+    x = s.xs.view(1, 1, 1, -1) - at.cx.view(-1, 1, 1, 1)
+    y = s.ys.view(1, 1, -1, 1) - at.cy.view(-1, 1, 1, 1)
+    down = y - 28 * scale
+    wide = 14 * scale + down * 0.34
+    cone = ((wide - x.abs()) / 2.5).clamp(0, 1) * (down > 0) * torch.exp(-down / 48)
+    is_ufo = (at.kind == UFO).float().view(-1, 1, 1, 1)
+    pale = s.table((0.92, 1.0, 0.86)).view(1, 3, 1, 1).expand_as(picture)
+    picture = over(picture, pale, (cone * is_ufo * alpha * (0.22 + 0.38 * dusk)).clamp(0, 0.8))
+    up = y + 32 * scale
+    angle = 6.2832 * (s.t * 0.22 + s.look("phase")).view(-1, 1, 1, 1)
+    reach = torch.cos(angle)
+    along = x * reach.sign()
+    width = 1.6 + along.clamp_min(0) * 0.10
+    beam = ((width - (up - along * 0.06).abs()) / 1.6).clamp(0, 1) * (along > 0) * torch.exp(-along.clamp_min(0) / 75)
+    beam = beam * reach.abs().sqrt() + 0.8 * torch.exp(-(x * x + up * up) / 60) * (0.5 + 0.5 * reach.abs())
+    is_tower = (at.kind == LIGHTHOUSE).float().view(-1, 1, 1, 1)
+    warm = s.table((1.0, 0.95, 0.74)).view(1, 3, 1, 1).expand_as(picture)
+    return over(picture, warm, (beam * is_tower * alpha * (0.2 + 0.6 * dusk)).clamp(0, 0.85))
