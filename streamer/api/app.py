@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from streamer.api import events, model, problems, steers, streams, video, whep
 from streamer.api.auth import OriginCheck
+from streamer.api.limits import BodyLimit
 from streamer.api.state import State
 from streamer.engine.process import Engine
 from streamer.session.manager import Sessions
@@ -64,6 +65,7 @@ def create_app(settings: Settings, sessions: Sessions, engine: Engine) -> FastAP
     app = FastAPI(title="Streamer", version="1", docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json")
     app.state.streamer = State(settings, sessions, engine)
     problems.install(app)
+    app.add_middleware(BodyLimit)
     app.add_middleware(OriginCheck, settings=settings)
     if settings.on_loopback:
         # A page that had its own name resolve to 127.0.0.1 would pass the Origin check.
@@ -79,7 +81,9 @@ def create_app(settings: Settings, sessions: Sessions, engine: Engine) -> FastAP
     @app.get("/readyz")
     async def readyz() -> Response:
         if engine.ready is not None:
-            return JSONResponse({"status": "ready", "rate_hz": engine.ready.rate_hz, "capacity": engine.ready.capacity})
+            return JSONResponse(
+                {"status": "ready", "rate_hz": engine.ready.rate_hz, "capacity": engine.ready.capacity}
+            )
         progress = engine.progress
         fraction, what = (progress.fraction, progress.what) if progress else (0.0, "starting the worker")
         problem = problems.Problem(

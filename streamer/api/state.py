@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from streamer.api.idempotency import Idempotency
 from streamer.engine.process import Engine
+from streamer.engine.protocol import Ready
+from streamer.media.whep import WhepResource
+from streamer.session.errors import NotReady
 from streamer.session.manager import Sessions
 from streamer.session.session import Session
 from streamer.settings import Settings
@@ -19,6 +23,16 @@ class State:
     settings: Settings
     sessions: Sessions
     engine: Engine
+    idempotency: Idempotency = field(default_factory=Idempotency)
+    connections: dict[str, WhepResource] = field(default_factory=dict)
+    """WebRTC viewers by the id of their WHEP resource."""
+
+    @property
+    def ready(self) -> Ready:
+        """The warm worker's word. Raises `NotReady`."""
+        if self.engine.ready is None:
+            raise NotReady(f"the model is warming up: {self.engine.progress.what}", retry_after_s=1.0)
+        return self.engine.ready
 
 
 def state_of(connection: HTTPConnection) -> State:
@@ -27,8 +41,10 @@ def state_of(connection: HTTPConnection) -> State:
 
 
 def session_of(stream: str, connection: HTTPConnection) -> Session:
-    """The session of a path's `{stream}`: an id, or `main`."""
-    return state_of(connection).sessions.get(stream)
+    """The running session of a path's `{stream}`: an id, or `main`. Raises `StreamUnknown`, `StreamEnded`."""
+    session = state_of(connection).sessions.get(stream)
+    session.check_running()
+    return session
 
 
 StateOf = Annotated[State, Depends(state_of)]

@@ -85,6 +85,10 @@ class Sessions:
             raise NotReady("the model is warming up", retry_after_s=1.0)
         return self._main
 
+    def is_main(self, session: Session) -> bool:
+        """Whether this is the stream that everybody shares."""
+        return session is self._main
+
     def create(self, wanted: CreateStream) -> Session:
         """Create a stream; it starts as soon as the stream whose slot it gets has given it up.
 

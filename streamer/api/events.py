@@ -1,0 +1,86 @@
+"""The events WebSocket: a stream's events, resumed by `?after=seq`; it also takes steers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+
+import msgspec
+from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+from pydantic import ValidationError
+
+from streamer.api.auth import bearer, may_control, refusal
+from streamer.api.bodies import SteerBody
+from streamer.api.problems import Problem, from_session
+from streamer.api.sockets import ENDED, parse, session_at
+from streamer.api.state import state_of
+from streamer.api.steers import steer
+from streamer.session.errors import SessionError
+from streamer.session.session import Session
+
+router = APIRouter(prefix="/streams/{stream}/events")
+
+
+@router.websocket("")
+async def events(socket: WebSocket, stream: str, after: int | None = None) -> None:
+    """A follower. A browser can't set headers here: `{"type": "auth", "token": …}` is its first message."""
+    session = await session_at(socket, stream)
+    if session is None:
+        return
+    await socket.accept()
+    listening = asyncio.create_task(_listen(socket, session))
+    sending = asyncio.create_task(_send(socket, session, after))
+    try:
+        await asyncio.wait({listening, sending}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (listening, sending):
+            task.cancel()
+        await asyncio.gather(listening, sending, return_exceptions=True)
+    with contextlib.suppress(RuntimeError):  # it may have closed first
+        await socket.close(ENDED, session.reason or "the stream has ended")
+
+
+async def _send(socket: WebSocket, session: Session, after: int | None) -> None:
+    with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+        async for event in session.events.follow(after=after):
+            await socket.send_text(msgspec.json.encode(event).decode())
+
+
+async def _listen(socket: WebSocket, session: Session) -> None:
+    token = bearer(socket)
+    with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+        while True:
+            try:
+                message = parse(await socket.receive_text())
+                kind = message.pop("type")
+                if kind == "auth":
+                    token = str(message.get("token"))
+                elif kind == "steer":
+                    await _steer(socket, session, message, token)
+                else:
+                    raise Problem(400, "message-unknown", f"no message {kind!r} is taken here", field="type")
+            except Problem as problem:
+                await socket.send_json({"type": "error", "data": problem.body(None)})
+            except KeyError:  # a binary message
+                continue
+
+
+async def _steer(socket: WebSocket, session: Session, message: dict[str, object], token: str | None) -> None:
+    """Answer `{"type": "steer.accepted", "ref": …}`, or an error with the same `ref`."""
+    ref = message.pop("ref", None)
+    try:
+        if not may_control(socket, state_of(socket).settings, session, token):
+            raise refusal(token)
+        accepted = steer(session, SteerBody.model_validate_json(json.dumps(message)), "socket")
+        await socket.send_json({"type": "steer.accepted", "ref": ref, "data": accepted})
+    except SessionError as error:
+        await socket.send_json({"type": "error", "ref": ref, "data": from_session(error).body(None)})
+    except Problem as problem:
+        await socket.send_json({"type": "error", "ref": ref, "data": problem.body(None)})
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        code = "unknown-field" if first["type"] == "extra_forbidden" else "field-invalid"
+        told = Problem(422, code, f"{field}: {first['msg']}", field=field).body(None)
+        await socket.send_json({"type": "error", "ref": ref, "data": told})

@@ -1,0 +1,41 @@
+"""`GET /v1/model`: what the checkpoint is, what it knows, what may be asked of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from streamer.api.state import StateOf
+from streamer.session import spec, steers
+
+router = APIRouter(tags=["model"])
+
+
+@router.get("/model")
+async def model(state: StateOf) -> dict[str, Any]:
+    """The checkpoint, as the worker that holds it describes it. 503 until it is warm."""
+    ready = state.ready
+    info = ready.model
+    return {
+        "checkpoint": info.name,
+        "weights_hash": info.weights_hash,
+        "device": info.device,
+        "dtype": info.dtype,
+        "sizes": [f"{info.width}x{info.height}"],
+        "rate_hz": ready.rate_hz,
+        "model_rate_hz": info.rate_hz,
+        "block_lengths": info.block_latent_frames,
+        "first_block_length": info.first_block_latent_frames,
+        "sampler": info.sampler,
+        "state_options": info.state_options,
+        "vocabulary": info.vocabulary,
+        "capacity": ready.capacity,
+        "limits": {
+            "prompt_chars": info.max_prompt_chars,
+            "wait_s": spec.MAX_WAIT_S,
+            "duration_s": spec.MAX_DURATION_S,
+            "pending_steers": steers.MAX_PENDING,
+            "seed": spec.MAX_SEED,
+        },
+    }

@@ -1,0 +1,101 @@
+"""Streams: create, look at, list, end, and take the recipe."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
+
+from streamer.api.auth import require_admin, require_control
+from streamer.api.bodies import StreamBody
+from streamer.api.problems import Problem
+from streamer.api.state import SessionOf, State, StateOf
+from streamer.session.events import rfc3339
+from streamer.session.session import Session
+from streamer.session.spec import CreateStream
+
+router = APIRouter(prefix="/streams", tags=["streams"])
+
+
+def shown(session: Session, state: State, request: Request) -> dict[str, Any]:
+    """A stream as the API shows it, with the addresses of its parts."""
+    base = str(request.base_url).rstrip("/")
+    live = base.replace("http", "ws", 1)
+    path = f"/v1/streams/{session.id}"
+    page = "/" if state.sessions.is_main(session) else f"/s/{session.id}"
+    return {
+        "id": session.id,
+        "status": session.status,
+        "reason": session.reason,
+        "prompt": session.prompt,
+        "seed": session.seed,
+        "size": f"{session.width}x{session.height}",
+        "rate_hz": session.rate_hz,
+        "picture": session.picture,
+        "tick": session.tick,
+        "seq": session.events.seq,
+        "viewers": session.viewers,
+        "lead_s": round(session.lead_s, 3),
+        "created_at": rfc3339(session.created_at),
+        "expires_at": None if session.expires_at is None else rfc3339(session.expires_at),
+        "idle": session.spec.idle,
+        "metadata": session.spec.metadata,
+        "urls": {
+            "page": f"{base}{page}",
+            "output": f"{base}{page}?output",
+            "kiosk": f"{base}{page}?kiosk",
+            "whep": f"{base}{path}/whep",
+            "video": f"{live}{path}/video",
+            "events": f"{live}{path}/events",
+            "log": f"{base}{path}/log",
+            "poster": f"{base}{path}/poster.jpg",
+        },
+    }
+
+
+@router.post("", status_code=201)
+async def create(body: StreamBody, state: StateOf, request: Request, response: Response) -> dict[str, Any]:
+    """A new stream; its control token is shown only here."""
+
+    async def act() -> Session:
+        return state.sessions.create(CreateStream(**body.model_dump()))
+
+    session: Session = await state.idempotency.once(request, body, act)
+    response.headers["Location"] = f"/v1/streams/{session.id}"
+    return {**shown(session, state, request), "control_token": session.control_token}
+
+
+@router.get("")
+async def index(state: StateOf, request: Request) -> dict[str, Any]:
+    require_admin(request, state.settings)
+    return {"streams": [shown(session, state, request) for session in state.sessions.list()]}
+
+
+@router.get("/{stream}")
+async def show(session: SessionOf, state: StateOf, request: Request) -> dict[str, Any]:
+    return shown(session, state, request)
+
+
+@router.delete("/{stream}", status_code=204, response_class=Response)
+async def end(session: SessionOf, state: StateOf, request: Request) -> None:
+    require_control(request, state.settings, session)
+    await session.end("ended by request")
+
+
+@router.get("/{stream}/log", response_class=PlainTextResponse)
+async def log(stream: str, state: StateOf) -> Response:
+    """The recipe, JSON Lines; also of a stream that has ended, as long as it is kept."""
+    session = state.sessions.get(stream)
+    text = "".join(f"{line}\n" for line in session.log_lines())
+    disposition = f'inline; filename="{session.id}.jsonl"'
+    return Response(text, media_type="application/jsonl", headers={"Content-Disposition": disposition})
+
+
+@router.get("/{stream}/poster.jpg", response_class=Response)
+async def poster(session: SessionOf) -> Response:
+    """The picture shown last."""
+    picture = await session.hub.poster()
+    if picture is None:
+        raise Problem(404, "no-picture", "this stream has shown no picture yet")
+    return Response(picture, media_type="image/jpeg", headers={"Cache-Control": "no-store"})
