@@ -1,0 +1,149 @@
+/**
+ * The server's REST side, as this page needs it. Every refusal is a `Problem`.
+ */
+
+import { store } from "./dom.js";
+
+/**
+ * @typedef {object} Stream
+ * @property {string} id
+ * @property {string} status starting, live, paused, parked, ended or failed
+ * @property {string} [reason]
+ * @property {string} prompt
+ * @property {number} seed
+ * @property {number} rate_hz pictures a second
+ * @property {number} picture newest released picture
+ * @property {number} tick
+ * @property {number} viewers
+ * @property {number} lead_s
+ * @property {string} created_at
+ */
+
+/**
+ * @typedef {object} VocabularyEntry
+ * @property {string} name
+ * @property {string} prompt
+ * @property {string[]} synonyms
+ */
+
+/**
+ * @typedef {object} Model
+ * @property {string} name
+ * @property {number} rate_hz the rate that the checkpoint was made for
+ * @property {Record<string, VocabularyEntry[]>} vocabulary by bank
+ */
+
+/** An RFC 9457 answer, or a network failure with status 0. */
+export class Problem extends Error {
+  /**
+   * @param {number} status
+   * @param {Record<string, any>} body
+   */
+  constructor(status, body = {}) {
+    super(body.detail ?? body.title ?? (status ? `The server answered ${status}` : "The server can't be reached"));
+    this.status = status;
+    this.code = body.code ?? "";
+    this.field = body.field ?? "";
+    this.limit = body.limit ?? null;
+    this.retryAfterS = body.retry_after_s ?? null;
+    /** Streams that one may join instead. @type {Stream[]} */
+    this.streams = body.streams ?? [];
+    this.body = body;
+  }
+}
+
+export class Api {
+  /** @param {string} id the stream in the page's URL */
+  constructor(id) {
+    this.id = id;
+    this.path = `/v1/streams/${encodeURIComponent(id)}`;
+    const given = new URLSearchParams(location.hash.slice(1)).get("token");
+    if (given) {
+      store.set(`token:${id}`, given);
+      history.replaceState(null, "", location.pathname + location.search);
+    }
+    /** @type {string | null} */
+    this.token = store.get(`token:${id}`);
+  }
+
+  /** @param {string} path @returns {string} the same host's WebSocket address */
+  socket(path) {
+    return new URL(this.path + path, location.href).href.replace(/^http/, "ws");
+  }
+
+  /**
+   * @param {string} method
+   * @param {string} path
+   * @param {{json?: unknown, body?: string, type?: string, signal?: AbortSignal}} [options]
+   * @returns {Promise<Response>}
+   * @throws {Problem}
+   */
+  async fetch(method, path, { json, body, type, signal } = {}) {
+    /** @type {Record<string, string>} */
+    const headers = {};
+    if (json !== undefined) headers["content-type"] = "application/json";
+    if (type) headers["content-type"] = type;
+    if (this.token) headers.authorization = `Bearer ${this.token}`;
+    let answer;
+    try {
+      answer = await fetch(path, { method, headers, body: json === undefined ? body : JSON.stringify(json), signal });
+    } catch (error) {
+      throw new Problem(0, { detail: signal?.aborted ? "Given up" : undefined, cause: String(error) });
+    }
+    if (answer.ok) return answer;
+    throw new Problem(answer.status, await answer.json().catch(() => ({})));
+  }
+
+  /** @param {string} path @returns {Promise<any>} */
+  async get(path) {
+    return (await this.fetch("GET", path)).json();
+  }
+
+  /** @returns {Promise<Model>} */
+  model() {
+    return this.get("/v1/model");
+  }
+
+  /** @returns {Promise<Stream>} */
+  stream() {
+    return this.get(this.path);
+  }
+
+  /** Rejects with the server's progress while it warms up. @returns {Promise<unknown>} */
+  ready() {
+    return this.get("/readyz");
+  }
+
+  /** @returns {Promise<any[]>} every steer of the stream, oldest first */
+  async steers() {
+    const answer = await this.get(`${this.path}/steers`);
+    return Array.isArray(answer) ? answer : answer.steers;
+  }
+
+  /** @param {string} prompt @param {number} [inS] seconds from now; now without it */
+  async steer(prompt, inS) {
+    const at = inS === undefined ? "now" : { in_s: inS };
+    return (await this.fetch("POST", `${this.path}/steers`, { json: { prompt, at } })).json();
+  }
+
+  /** @param {string} steer */
+  async cancel(steer) {
+    await this.fetch("DELETE", `${this.path}/steers/${steer}`);
+  }
+
+  /** @returns {Promise<string>} the recipe, JSON Lines */
+  async log() {
+    return (await this.fetch("GET", `${this.path}/log`)).text();
+  }
+
+  /**
+   * Open another stream and keep the token that controls it.
+   * @param {Record<string, unknown>} wanted
+   * @returns {Promise<Stream>}
+   */
+  async create(wanted) {
+    const made = await (await this.fetch("POST", "/v1/streams", { json: wanted })).json();
+    if (made.control_token) store.set(`token:${made.id}`, made.control_token);
+    return made;
+  }
+}

@@ -1,0 +1,229 @@
+/**
+ * How the page hangs on its stream: find it, wait for a server that warms up, notice when it is full or gone, and
+ * come back after either end was away. Draws nothing.
+ */
+
+import { Backoff, pause } from "./dom.js";
+import { Problem } from "./api.js";
+
+const POLL_MS = 5000;
+const WARM_POLL_MS = 600;
+
+/** @typedef {"connecting" | "warming" | "live" | "reconnecting" | "full" | "gone"} Phase */
+
+export class Attachment {
+  #backoff = new Backoff();
+  #looking = false;
+  /** Counts searches, so that an older one can't overrule a newer. */
+  #search = 0;
+
+  /**
+   * @param {import("./api.js").Api} api
+   * @param {import("./feed.js").Feed} feed
+   * @param {import("./events.js").Events} events
+   */
+  constructor(api, feed, events) {
+    this.api = api;
+    this.feed = feed;
+    this.events = events;
+    /** @type {Phase} */
+    this.phase = "connecting";
+    /** @type {import("./api.js").Stream | null} */
+    this.stream = null;
+    /** @type {import("./api.js").Model | null} */
+    this.model = null;
+    /** Why it is gone or full. @type {Problem | null} */
+    this.problem = null;
+    /** Of warming up, 0 to 1, and the seconds left as the server guesses. */
+    this.progress = { fraction: 0, leftS: NaN, what: "" };
+    /** When the link was lost, milliseconds. */
+    this.lostAt = NaN;
+    this.onchange = () => {};
+    /** @type {(model: import("./api.js").Model) => void} */
+    this.onmodel = () => {};
+    /** @type {(stream: import("./api.js").Stream) => void} */
+    this.onstream = () => {};
+    feed.onlink = (link) => this.#linked(link);
+    feed.onrefused = (problem) => this.#refused(problem);
+  }
+
+  /** `main` is everybody's and comes back after a failure; another stream that ended is gone. */
+  get lasting() {
+    return this.api.id === "main";
+  }
+
+  /** Whether the stream stands still because nobody watched it. */
+  get paused() {
+    return this.stream?.status === "paused" || this.stream?.status === "parked";
+  }
+
+  start() {
+    this.#find();
+    this.#poll();
+  }
+
+  /** Leave while nobody looks at the page; a stream without viewers costs nothing. */
+  leave() {
+    if (this.phase === "gone") return;
+    this.#search++;
+    this.feed.stop();
+  }
+
+  /** Look for the stream again, whatever was wrong. */
+  retry() {
+    this.problem = null;
+    this.#backoff.reset();
+    this.#find();
+  }
+
+  /**
+   * @param {import("./events.js").StreamEvent} event a `stream.status`
+   */
+  heard(event) {
+    if (this.stream) Object.assign(this.stream, event.data);
+    const { status } = event.data;
+    if (status === "ended" || status === "failed") this.#ended(event.data.reason ?? status);
+    else this.#settle();
+  }
+
+  async #find() {
+    const search = ++this.#search;
+    this.#looking = true;
+    while (search === this.#search) {
+      try {
+        const [stream, model] = await Promise.all([this.api.stream(), this.model ?? this.api.model()]);
+        if (search !== this.#search) return;
+        this.#found(stream, model);
+        return;
+      } catch (error) {
+        if (search !== this.#search) return;
+        if (!(error instanceof Problem)) throw error;
+        await this.#missed(error);
+      }
+    }
+  }
+
+  /**
+   * @param {import("./api.js").Stream} stream
+   * @param {import("./api.js").Model} model
+   */
+  #found(stream, model) {
+    this.#looking = false;
+    this.stream = stream;
+    this.problem = null;
+    if (!this.model) {
+      this.model = model;
+      this.onmodel(model);
+    }
+    this.onstream(stream);
+    if (stream.status === "ended" || stream.status === "failed") return this.#ended(stream.reason ?? stream.status);
+    this.events.start();
+    this.feed.start();
+    this.#settle();
+  }
+
+  /** @param {Problem} problem why there is no stream yet; returns when it is time to try again */
+  async #missed(problem) {
+    if (problem.status === 410 || (problem.status === 404 && !this.lasting)) {
+      this.#looking = false;
+      this.#search++;
+      return this.#ended(problem.body.reason ?? problem.message, problem);
+    }
+    if (problem.code === "capacity-full") {
+      this.#refused(problem);
+      return;
+    }
+    try {
+      await this.api.ready();
+    } catch (error) {
+      if (error instanceof Problem && error.status === 503) {
+        const { progress } = error.body;
+        const fraction = progress?.fraction ?? (typeof progress === "number" ? progress : 0);
+        this.progress = { fraction, leftS: error.retryAfterS ?? NaN, what: progress?.what ?? "" };
+        if (!this.model) this.api.model().then((model) => this.model ?? this.onmodel((this.model = model))).catch(() => {});
+        this.#enter("warming");
+        return pause(WARM_POLL_MS);
+      }
+    }
+    this.#enter(this.stream || problem.status === 0 ? "reconnecting" : "connecting");
+    await pause(this.#backoff.next());
+  }
+
+  /** @param {Problem} problem */
+  #refused(problem) {
+    if (problem.status === 410 || problem.status === 4410) return this.#ended(problem.body.reason ?? problem.message, problem);
+    if (problem.code !== "capacity-full") return;
+    this.#search++;
+    this.#looking = false;
+    this.feed.stop();
+    this.problem = problem;
+    this.#enter("full");
+  }
+
+  /** @param {string} reason @param {Problem} [problem] */
+  #ended(reason, problem) {
+    if (this.lasting) {
+      // The server opens it anew; until then the last picture stays.
+      if (!this.#looking) this.#find();
+      this.feed.reconnect();
+      return this.#enter("reconnecting");
+    }
+    this.problem = problem ?? new Problem(410, { detail: reason });
+    this.feed.stop();
+    this.events.stop();
+    this.#enter("gone");
+  }
+
+  /** @param {import("./feed.js").Link} link */
+  #linked(link) {
+    if (link === "live") this.#backoff.reset();
+    if (link === "lost" && !this.#looking) this.#check();
+    this.#settle();
+  }
+
+  /** The picture stopped: is the stream still there? */
+  async #check() {
+    try {
+      const stream = await this.api.stream();
+      this.stream = stream;
+      this.onstream(stream);
+      if (stream.status === "ended" || stream.status === "failed") this.#ended(stream.reason ?? stream.status);
+    } catch (error) {
+      if (error instanceof Problem && this.feed.link !== "live") {
+        if (error.status === 0) return;
+        this.feed.stop();
+        this.#find();
+      }
+    }
+  }
+
+  /** The phase that the feed's link and the stream's status amount to. */
+  #settle() {
+    if (this.phase === "gone" || this.phase === "full") {
+      if (this.feed.link !== "live") return;
+    }
+    if (this.feed.link === "live") this.#enter("live");
+    else if (this.feed.link === "lost") this.#enter("reconnecting");
+    else if (this.phase !== "reconnecting" || this.feed.link === "idle") this.#enter(this.#looking ? this.phase : "connecting");
+  }
+
+  async #poll() {
+    for (;;) {
+      await pause(POLL_MS);
+      if (this.#looking || this.phase === "gone" || this.phase === "full" || document.hidden) continue;
+      const stream = await this.api.stream().catch(() => null);
+      if (!stream || this.phase === "gone") continue;
+      this.stream = stream;
+      this.onstream(stream);
+      this.onchange();
+    }
+  }
+
+  /** @param {Phase} phase */
+  #enter(phase) {
+    if (phase === "reconnecting" && this.phase !== "reconnecting") this.lostAt = performance.now();
+    this.phase = phase;
+    this.feed.paused = this.paused;
+    this.onchange();
+  }
+}

@@ -1,0 +1,158 @@
+/**
+ * What the stage says beside the picture, one state at a time, and the words for it.
+ */
+
+import { $, clockText, h } from "./dom.js";
+
+const WORDS_AFTER_MS = 3000;
+const QUIET_CONNECT_MS = 1200;
+const BEHIND_S = 1;
+
+/** @type {Record<string, string>} */
+const WORD = {
+  connecting: "connecting", warming: "warming up", live: "live", reconnecting: "reconnecting", full: "full",
+  gone: "ended", paused: "paused", behind: "behind",
+};
+
+/**
+ * The one state on show.
+ * @param {import("./attach.js").Attachment} attachment
+ * @param {number} delayS from the encoder to this screen
+ * @param {number} extraS of delay that belongs to every live picture
+ */
+export function stateOf(attachment, delayS, extraS = BEHIND_S) {
+  if (attachment.phase === "live" && attachment.paused) return "paused";
+  if (attachment.phase === "live" && delayS > extraS) return "behind";
+  return attachment.phase;
+}
+
+export class States {
+  #since = performance.now();
+  #state = "";
+  #behindFor = 0;
+  #drawn = "";
+
+  /**
+   * @param {import("./attach.js").Attachment} attachment
+   * @param {import("./clock.js").Clock} clock
+   * @param {{live: () => void, retry: () => void, open: (how: "continue" | "replay" | "new") => void}} act
+   */
+  constructor(attachment, clock, act) {
+    this.attachment = attachment;
+    this.clock = clock;
+    this.act = act;
+    this.card = $("#card");
+    this.example = /** @type {HTMLVideoElement} */ ($("#example"));
+    /** Nobody steered yet. */
+    this.fresh = false;
+    /** Only watching is allowed. */
+    this.watchOnly = false;
+    setInterval(() => this.render(), 500);
+  }
+
+  render() {
+    const { attachment } = this;
+    const delayS = this.clock.delay(performance.now());
+    this.#behindFor = delayS > BEHIND_S ? this.#behindFor + 1 : 0;
+    const state = stateOf(attachment, this.#behindFor > 2 ? delayS : 0);
+    if (state !== this.#state) {
+      this.#state = state;
+      this.#since = performance.now();
+      document.body.dataset.state = state;
+      $("#status b").textContent = WORD[state];
+      this.#example(state === "warming");
+    }
+    this.#bar();
+    const ms = performance.now() - this.#since;
+    const [key, nodes] = this.#say(state, ms);
+    if (key === this.#drawn) return;
+    this.#drawn = key;
+    this.card.replaceChildren(...nodes);
+    this.card.hidden = !nodes.length;
+  }
+
+  /** Uptime, viewers, a slower machine. */
+  #bar() {
+    const { stream, model } = this.attachment;
+    document.body.dataset.watch = String(this.watchOnly);
+    const slower = stream && model && stream.rate_hz < model.rate_hz - 0.5;
+    $("#slower").hidden = !slower;
+    if (!stream) return;
+    if (slower) $("#slower").textContent = `${Math.round(stream.rate_hz)} Hz: slower machine`;
+    const seconds = (this.clock.shown?.picture ?? stream.picture ?? 0) / this.clock.rate;
+    $("#uptime").textContent = clockText(seconds);
+    $("#viewers").textContent = `${stream.viewers} ${stream.viewers === 1 ? "viewer" : "viewers"}`;
+  }
+
+  /**
+   * @param {string} state
+   * @param {number} ms that it has lasted
+   * @returns {[string, HTMLElement[]]} a key that changes with what is said, and the elements
+   */
+  #say(state, ms) {
+    const { attachment, act } = this;
+    if (state === "warming") {
+      const { fraction, leftS } = attachment.progress;
+      const left = Number.isNaN(leftS) ? "" : ` · live in ${Math.max(1, Math.round(leftS))} s`;
+      const what = this.example.dataset.there === "true" ? "Recorded example" : "Warming up";
+      const bar = h("div.progress", { role: "progressbar", "aria-valuenow": String(Math.round(fraction * 100)), "aria-label": "Warming up" });
+      bar.style.setProperty("--done", String(fraction));
+      return [`warming ${what}${left} ${fraction.toFixed(2)}`, [h("p", {}, what + left), bar]];
+    }
+    if (state === "connecting" && ms > QUIET_CONNECT_MS) return ["connecting", [h("p", {}, "Connecting")]];
+    if (state === "reconnecting" && ms > WORDS_AFTER_MS) {
+      return ["reconnecting", [h("p", {}, "Lost the picture. It comes back by itself.")]];
+    }
+    if (state === "paused") return ["paused", [h("p", {}, "Goes on when watched")]];
+    if (state === "behind") return ["behind", [button("Back to live", act.live, "primary")]];
+    if (state === "full") return this.#full(ms);
+    if (state === "gone") {
+      const reason = attachment.problem?.message || "It ended.";
+      return [
+        `gone ${reason}`,
+        [
+          h("h2", {}, "This stream is over"),
+          h("p", {}, reason),
+          h("div.actions", {}, button("Continue", () => act.open("continue"), "primary"), button("Replay", () => act.open("replay")), button("New", () => act.open("new"))),
+        ],
+      ];
+    }
+    if (state === "live" && this.fresh && !this.watchOnly) return ["fresh", [h("p", {}, "Press ", h("kbd", {}, "1"), "–", h("kbd", {}, "9"), ", or type")]];
+    return [state, []];
+  }
+
+  /** @param {number} ms @returns {[string, HTMLElement[]]} */
+  #full(ms) {
+    const problem = this.attachment.problem;
+    const left = Math.max(0, Math.ceil((problem?.retryAfterS ?? 10) - ms / 1000));
+    if (!left) {
+      this.act.retry();
+      return ["full again", []];
+    }
+    const others = (problem?.streams ?? []).map((stream) =>
+      h("li", {}, h("a", { href: `/s/${stream.id}` }, h("b", {}, stream.prompt ?? stream.id), h("span", {}, `${stream.viewers} watching`))),
+    );
+    return [
+      `full ${left}`,
+      [h("h2", {}, "Every place is taken"), h("p", {}, others.length ? `Trying again in ${left} s, or join one of these` : `Trying again in ${left} s`), h("ul", {}, ...others)],
+    ];
+  }
+
+  /** The shipped loop, where there is one. @param {boolean} on */
+  #example(on) {
+    const { example } = this;
+    if (on && !example.src) {
+      example.onloadeddata = () => (example.dataset.there = "true");
+      example.onerror = () => (example.dataset.there = "false");
+      example.src = "/warming.mp4";
+      example.play().catch(() => {});
+    } else if (!on && example.src) {
+      example.pause();
+      example.removeAttribute("src");
+      example.dataset.there = "false";
+    }
+  }
+}
+
+/** @param {string} text @param {() => void} onclick @param {string} [look] */
+const button = (text, onclick, look = "") => h("button", { type: "button", className: look, onclick }, text);
