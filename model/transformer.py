@@ -179,14 +179,14 @@ class SanaVideoTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Att
                 x = self._gradient_checkpointing_func(block, *arguments)
             else:
                 x = block(*arguments)
+        x = self.proj_out(self.norm_out(x, embedded, self.scale_shift_table))
+        output = self._unpatchify(x, grid)
         if state is not None and state.commits:
             done = [past for past in pasts if past is not None]
             state.write(
                 [past.own for past in done if past.own is not None],
                 [past.last for past in done if past.last is not None],
             )
-        x = self.proj_out(self.norm_out(x, embedded, self.scale_shift_table))
-        output = self._unpatchify(x, grid)
         return Transformer2DModelOutput(sample=output) if return_dict else (output,)
 
     def _patchify(self, latents: Tensor, grid: tuple[int, int, int]) -> Tensor:

@@ -1,0 +1,87 @@
+"""stream.json: what it says arrives, and what is wrong is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model.stream_config import StreamConfig, VocabularyEntry
+
+
+def test_a_folder_without_the_file_streams_as_longsana(tmp_path: Path) -> None:
+    config = StreamConfig.load(tmp_path)
+    assert config == StreamConfig()
+    assert (config.height, config.width, config.block, config.first_block_latent_frames) == (480, 832, 10, 10)
+    assert (config.timesteps, config.shift, config.sampler) == ((1000, 960, 889, 727), 7.0, "renoise")
+    assert config.window_blocks is None
+
+
+def test_what_the_file_says_arrives(tmp_path: Path) -> None:
+    raw: dict[str, Any] = {
+        "format": 1,
+        "height": 144,
+        "width": 256,
+        "block_latent_frames": [3, 5],
+        "sampler": "euler",
+        "timesteps": [1000, 500],
+        "first_block_timesteps": [1000, 900.5, 100],
+        "window_blocks": 6,
+        "vocabulary": {"scene": [{"name": "sea", "prompt": "the sea", "synonyms": ["ocean"]}]},
+    }
+    (tmp_path / "stream.json").write_text(json.dumps(raw))
+    config = StreamConfig.load(tmp_path)
+    assert (config.height, config.block, config.first_block_latent_frames) == (144, 3, 3)
+    assert config.block_latent_frames == (3, 5)
+    assert config.first_block_timesteps == (1000, 900.5, 100)
+    assert config.vocabulary == {"scene": (VocabularyEntry("sea", "the sea", ("ocean",)),)}
+    assert StreamConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("format", 2),
+        ("height", 0),
+        ("height", 144.5),
+        ("width", True),
+        ("rate_hz", 0),
+        ("rate_hz", float("nan")),
+        ("block_latent_frames", []),
+        ("block_latent_frames", 3),
+        ("block_latent_frames", ["3"]),
+        ("first_block_latent_frames", 0),
+        ("sampler", "ddim"),
+        ("timesteps", []),
+        ("timesteps", [500, 1000]),
+        ("timesteps", [1001]),
+        ("timesteps", "1000"),
+        ("first_block_timesteps", [1000, 0]),
+        ("shift", 0),
+        ("window_blocks", 0),
+        ("sink_blocks", -1),
+        ("decay", 1.5),
+        ("recache", "yes"),
+        ("guidance_scale", -1),
+        ("max_tokens", 0),
+        ("motion_score", "fast"),
+        ("vocabulary", []),
+        ("vocabulary", {"scene": ["sea"]}),
+        ("vocabulary", {"scene": [{"name": "sea"}]}),
+        ("vocabulary", {"scene": [{"name": "sea", "prompt": 3}]}),
+        ("colour_depth", 8),
+    ],
+)
+def test_a_bad_field_is_named(tmp_path: Path, field: str, value: Any) -> None:
+    (tmp_path / "stream.json").write_text(json.dumps({field: value}))
+    with pytest.raises(ValueError, match=field):
+        StreamConfig.load(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "\x00"])
+def test_a_file_that_is_no_object_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "stream.json").write_text(text)
+    with pytest.raises(ValueError, match=r"stream\.json"):
+        StreamConfig.load(tmp_path)
