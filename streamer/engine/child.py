@@ -113,7 +113,12 @@ class Child:
 
     async def _keep_stderr(self) -> None:
         assert self.process.stderr is not None
+        line = bytearray()
         while data := await self.process.stderr.read(4096):
             self._tail += data
             del self._tail[:-STDERR_BYTES]
-            logger.info("worker: %s", data.decode(errors="replace").strip())
+            line += data
+            *whole, line = line.split(b"\n")
+            for text in whole:
+                logger.info("worker: %s", text.decode(errors="replace"))
+            del line[:-STDERR_BYTES]

@@ -161,6 +161,8 @@ class Ready(Message, frozen=True, kw_only=True):
     """Streams that run in real time at the chosen rate, at least 1."""
     rate_hz: float
     """Highest of 16, 12, 8 Hz (or the checkpoint's own rate) that this machine holds for one stream."""
+    rate_reason: str = ""
+    """Why this rate, in one line for people."""
 
 
 class Opened(Message, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ from streamer.engine.protocol import first_picture
 CATCH_UP_SLACK_S = 0.25
 """A stream that runs forward unseen (opened from a log or a snapshot) has this slack at best and at worst: it gives
 way to streams that would be late otherwise, and to no others."""
-MAX_LEAD_LATENTS = 256
+MAX_LEAD_LATENTS = 128
 """However much credit there is, a stream goes no further ahead of its decoder: every block boundary there is kept."""
 
 
@@ -36,8 +36,8 @@ class Frontier:
     """Streams share a pass only when this is equal."""
     alone: bool = False
     """Share a pass with nobody."""
-    prime_from: int | None = None
-    """First latent frame that the decoder still has to hear before `decode_next`; None when it has heard them all."""
+    primed: bool = True
+    """Whether the decoder has heard the latent frames before `decode_next`."""
     denoise_until: int = 0
     decode_until: int = 0
     due_s: float = float("inf")
@@ -64,16 +64,12 @@ class Frontier:
     @property
     def can_decode(self) -> bool:
         """Whether a clean latent frame waits and may be decoded."""
-        return self.decode_next < min(self.decode_until, self.block_start)
+        return self.primed and self.decode_next < min(self.decode_until, self.block_start)
 
     @property
     def can_prime(self) -> bool:
-        """Whether the decoder may be told of a latent frame before the first one wanted."""
-        return (
-            self.prime_from is not None
-            and self.decode_next < self.decode_until
-            and self.prime_from < min(self.decode_next, self.block_start)
-        )
+        """Whether the decoder has to hear the latent frames before the first one wanted, and they are all clean."""
+        return not self.primed and self.decode_next < self.decode_until and not self.catching_up
 
     @property
     def catching_up(self) -> bool:
@@ -105,7 +101,7 @@ class Decode:
 
 @dataclass(frozen=True, slots=True)
 class Prime:
-    """Let the decoder of this stream hear the next latent frame before the first one wanted."""
+    """Let the decoder of this stream hear the latent frames before the first one wanted."""
 
     stream: str
 
@@ -141,7 +137,7 @@ def _candidates(frontier: Frontier, now_s: float, costs: Costs) -> list[tuple[fl
     found: list[tuple[float, Job]] = []
     if frontier.can_prime:
         found.append((now_s + CATCH_UP_SLACK_S, Prime(frontier.stream)))
-    elif frontier.prime_from is None and frontier.can_decode:
+    elif frontier.can_decode:
         found.append((frontier.due(frontier.decode_next) - costs.decode_s, Decode(frontier.stream)))
     if frontier.can_pass:
         if frontier.catching_up:

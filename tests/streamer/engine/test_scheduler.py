@@ -95,21 +95,15 @@ def test_catching_up_gives_way_to_streams_that_would_be_late_only() -> None:
 
 
 def test_the_decoder_is_primed_before_it_decodes() -> None:
-    stream = frontier(block_start=12, decode_next=12, prime_from=0)
+    stream = frontier(block_start=9, decode_next=12, primed=False)
     stream.credit(100, 12, 1.0)
-    assert next_job([stream], 0.0, COSTS) == Passes(("a",))  # no decode credit yet
+    assert next_job([stream], 0.0, COSTS) == Passes(("a",))
     stream.credit(100, 100, 1.0)
+    assert next_job([stream], 0.0, COSTS) == Passes(("a",))  # frames 9 to 11 are still to come
+    stream.block_start = 12
     assert next_job([stream], 0.0, COSTS) == Prime("a")
-    stream.block_start, stream.prime_from = 15, 11
-    assert next_job([stream], 0.0, COSTS) == Prime("a")
-    stream.prime_from = None
+    stream.primed, stream.block_start = True, 15
     assert next_job([stream], 0.0, COSTS) == Decode("a")
-
-
-def test_the_decoder_is_not_primed_past_what_is_clean() -> None:
-    stream = frontier(block_start=6, decode_next=12, prime_from=6)
-    stream.credit(6, 100, 1.0)
-    assert next_job([stream], 0.0, COSTS) is None
 
 
 def test_batches_take_the_most_urgent_streams_of_one_shape() -> None:

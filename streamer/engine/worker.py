@@ -1,0 +1,160 @@
+"""`python -m streamer.engine.worker`: loads a checkpoint, warms up, and runs streams for the server on a socket.
+
+It ends when the socket closes. Exit status 2: the last line on stderr says, for people, why it could not start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from streamer.engine.budget import capacity, choose_rate, picture_s
+from streamer.engine.child import BAD_MODEL_EXIT
+from streamer.engine.link import Link
+from streamer.engine.protocol import PROTOCOL_VERSION, ModelInfo, Progress, Ready
+
+if TYPE_CHECKING:
+    from model.checkpoint import Checkpoint
+    from streamer.engine.worker_warmup import Measured
+
+NICENESS = 5
+"""Below the server, whose event loop and encoders must never wait for the model."""
+CHARS_PER_TOKEN = 8
+"""A prompt of more characters than this a token would be cut anyway."""
+PR_SET_PDEATHSIG = 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """The worker's options."""
+    options = argparse.ArgumentParser(prog="python -m streamer.engine.worker", description=__doc__)
+    options.add_argument("--fd", type=int, required=True, help="inherited socket")
+    options.add_argument("--model", type=Path, required=True, help="checkpoint folder")
+    options.add_argument("--device", default="cpu")
+    options.add_argument("--dtype", choices=("bf16", "fp32"), help="default: what suits the device")
+    options.add_argument("--rate-hz", type=float, help="pictures a second; default: what this machine holds")
+    options.add_argument("--threads", type=int, help="compute threads; default: one a core")
+    options.add_argument("--batch", type=int, help="rows of a transformer pass; default: what costs nothing much")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the worker; returns its exit status."""
+    options = parser().parse_args(arguments)
+    _follow_parent()
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    link = Link(socket.socket(fileno=options.fd))
+    try:
+        return run(link, options)
+    except _StartError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_MODEL_EXIT
+
+
+class _StartError(Exception):
+    """Why the worker can't start, in one line for people."""
+
+
+def run(link: Link, options: argparse.Namespace) -> int:
+    """Load, warm up, say `Ready`, then work until the socket closes."""
+    link.send(Progress(fraction=0.05, what="importing torch"))
+    import torch
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32, None: None}[options.dtype]
+    link.send(Progress(fraction=0.2, what="importing the model"))
+    from model.checkpoint import CheckpointError, load_checkpoint
+    from streamer.engine.worker_loop import WorkerLoop
+    from streamer.engine.worker_stream import Models
+    from streamer.engine.worker_warmup import warm_up
+
+    link.send(Progress(fraction=0.5, what=f"loading {options.model.name}"))
+    try:
+        torch.empty(1, device=options.device)
+    except (RuntimeError, AssertionError) as error:
+        raise _StartError(f"device {options.device}: {str(error).splitlines()[0]}") from error
+    try:
+        models = Models(load_checkpoint(options.model, options.device, dtype))
+    except CheckpointError as error:
+        raise _StartError(str(error)) from error
+    measured = warm_up(
+        models,
+        options.batch,
+        lambda share, what: link.send(Progress(fraction=0.7 + 0.3 * share, what=f"warming up: {what}")),
+    )
+    ready, why = _ready(models.checkpoint, measured, options)
+    link.send(Progress(fraction=1.0, what=why))
+    link.send(ready)
+    WorkerLoop(link, models, ready, measured.bucket).run()
+    return 0
+
+
+def _ready(checkpoint: Checkpoint, measured: Measured, options: argparse.Namespace) -> tuple[Ready, str]:
+    from streamer.engine.worker_warmup import slots
+
+    config, device = checkpoint.config, checkpoint.transformer.device
+    cost_s = picture_s(measured.timings, config.block)
+    if options.rate_hz:
+        rate_hz, why = options.rate_hz, f"{options.rate_hz:g} Hz, as asked: a picture costs {cost_s * 1e3:.1f} ms"
+    else:
+        rate_hz, why = choose_rate(cost_s, config.rate_hz, alone=device.type != "cpu")
+    allowed = slots(device, measured.stream_nbytes)
+    info = ModelInfo(
+        name=options.model.resolve().name,
+        weights_hash=checkpoint.weights_hash,
+        device=str(device),
+        dtype=str(checkpoint.transformer.dtype).removeprefix("torch."),
+        height=config.height,
+        width=config.width,
+        rate_hz=config.rate_hz,
+        block_latent_frames=list(config.block_latent_frames),
+        first_block_latent_frames=config.first_block_latent_frames,
+        sampler=config.sampler,
+        state_options={
+            "sampler": config.sampler,
+            "timesteps": list(config.timesteps),
+            "first_block_timesteps": list(config.first_block_timesteps or config.timesteps),
+            "shift": config.shift,
+            "window": config.window_blocks,
+            "sink": config.sink_blocks,
+            "decay": config.decay,
+            "recache": config.recache,
+        },
+        max_prompt_chars=CHARS_PER_TOKEN * config.max_tokens,
+        vocabulary=config.to_dict()["vocabulary"],
+    )
+    ready = Ready(
+        version=PROTOCOL_VERSION,
+        pid=os.getpid(),
+        model=info,
+        timings=measured.timings,
+        slots=allowed,
+        capacity=min(allowed, capacity(cost_s, rate_hz)),
+        rate_hz=rate_hz,
+        rate_reason=why,
+    )
+    return ready, why
+
+
+def _follow_parent() -> None:
+    """Step back behind the server, and die with it even if it is killed."""
+    parent = os.getppid()
+    with contextlib.suppress(OSError):
+        os.nice(NICENESS)
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            raise SystemExit("the server is gone")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

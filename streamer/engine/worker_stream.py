@@ -1,0 +1,322 @@
+"""One stream inside the worker: its latents, its decoder, its schedule, and the boundaries it can go back to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor
+
+from model.checkpoint import Checkpoint
+from model.snapshot import Snapshot, pack, unpack
+from model.state import StatePool
+from model.stream import LatentStream, new_pool
+from streamer.engine import protocol
+from streamer.engine.protocol import Steer, first_picture
+from streamer.engine.scheduler import Frontier
+
+KEPT_EXTRA_LATENTS = 16
+"""Kept beyond the decoder's memory, so that a snapshot can also start decoding a little before its boundary."""
+OWN = "engine."
+"""Prefix of the entries that this file adds to the model's snapshot."""
+
+
+class StreamError(Exception):
+    """What ends one stream; the text is for people."""
+
+
+@dataclass
+class Models:
+    """What all streams of a worker share: the checkpoint, and a pool of slots a latent size."""
+
+    checkpoint: Checkpoint
+    pools: dict[tuple[int, int], StatePool] = field(default_factory=dict)
+
+    def pool(self, height: int, width: int) -> StatePool:
+        """The pool for latents of this size, in latent pixels."""
+        if (height, width) not in self.pools:
+            checkpoint = self.checkpoint
+            self.pools[height, width] = new_pool(checkpoint.transformer, height, width, checkpoint.config)
+        return self.pools[height, width]
+
+    def texts(self, steer: Steer) -> dict[str, Any]:
+        """The arguments of `LatentStream` and its `steer` that a steer stands for."""
+        text, config = self.checkpoint.text, self.checkpoint.config
+        scale = config.guidance_scale if steer.guidance_scale is None else steer.guidance_scale
+        embeds, mask = text.encode(steer.prompt, steer.motion_score)
+        arguments = {"text": embeds, "text_mask": mask, "guidance_scale": scale}
+        if scale != 1:
+            negative, negative_mask = text.encode_negative(steer.negative_prompt or "")
+            arguments |= {"negative_text": negative, "negative_mask": negative_mask}
+        return arguments
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """Where a block begins: the roll state there, and what was in force before it."""
+
+    latent: int
+    roll: Snapshot
+    steer: Steer
+
+
+class WorkerStream:
+    """A stream that holds a slot. Any exception of its methods ends it, and it alone.
+
+    Args:
+        models: Shared by all streams.
+        message: As received.
+
+    Raises:
+        StreamError: sizes that don't fit, no schedule, a snapshot of other weights or damaged.
+    """
+
+    def __init__(self, models: Models, message: protocol.Open) -> None:
+        self.id, self.epoch = message.stream, message.epoch
+        self._models = models
+        checkpoint = models.checkpoint
+        self._vae = checkpoint.vae
+        self._schedule = sorted(message.steers, key=lambda steer: steer.at_latent)
+        if not self._schedule or self._schedule[0].at_latent != 0:
+            raise StreamError("the schedule must begin at latent frame 0")
+        self._steer = self._in_force(0)
+        factor = self._vae.spatial_factor
+        height, width = message.height // factor, message.width // factor
+        try:
+            pool = models.pool(height, width)
+        except ValueError as error:
+            raise StreamError(f"{message.width}x{message.height} is no size for this checkpoint: {error}") from error
+        if (height * factor, width * factor) != (message.height, message.width):
+            raise StreamError(f"{message.width}x{message.height}: not multiples of {factor}")
+        self._kept: dict[int, Tensor] = {}
+        self._compute_s = 0.0
+        self.latents = LatentStream(
+            checkpoint.transformer,
+            height=height,
+            width=width,
+            seed=message.seed,
+            pool=pool,
+            config=checkpoint.config,
+            **models.texts(self._steer),
+        )
+        try:
+            if message.snapshot is not None:
+                self._restore(message.snapshot)
+                self.latents.seed = message.seed
+            self._decoder = self._vae.new_state()
+            self.frontier = Frontier(
+                stream=self.id,
+                rate_hz=message.rate_hz,
+                block_start=0,
+                block_latents=0,
+                passes_left=0,
+                decode_next=message.decode_from,
+                primed=message.decode_from == 0,
+            )
+            self._boundaries: list[Boundary] = []
+            self._add_boundary()
+            self._kept_for_decoder(message.decode_from)
+        except BaseException:
+            self.latents.release()
+            raise
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the decoder's state."""
+        return self._decoder.nbytes
+
+    def close(self) -> None:
+        """Give the slot back."""
+        self.latents.release()
+        self._decoder.reset()
+        self._boundaries.clear()
+        self._kept.clear()
+
+    # Passes
+
+    def begin_pass(self) -> None:
+        """Before each pass: at a boundary, put the steer that is in force there into effect."""
+        if not self.latents.at_boundary:
+            return
+        steer = self._in_force(self.latents.next_frame)
+        if not _same(steer, self._steer):
+            self.latents.steer(**self._models.texts(steer))
+        self._steer = steer
+
+    def end_pass(self, block: Tensor | None, compute_s: float) -> protocol.Denoised | None:
+        """After each pass: `block` is (1, channels, frames, height, width) if the pass has finished one.
+
+        Raises:
+            StreamError: the block is not finite.
+        """
+        self._compute_s += compute_s
+        self._sync()
+        if block is None:
+            return None
+        frames = int(block.shape[2])
+        first = self.latents.next_frame - frames
+        if not bool(torch.isfinite(block).all()):
+            raise StreamError(f"latent frames {first} to {first + frames - 1} are not finite numbers")
+        self._kept |= {first + i: block[:, :, i : i + 1].clone() for i in range(frames)}
+        done = protocol.Denoised(
+            stream=self.id,
+            epoch=self.epoch,
+            block=self.latents.block_index - 1,
+            first_latent=first,
+            latents=frames,
+            compute_s=self._compute_s,
+        )
+        self._compute_s = 0.0
+        self.frontier.alone = False
+        self._add_boundary()
+        self._prune()
+        return done
+
+    def restart_block(self) -> None:
+        """Begin the block under way anew, and run it alone: a pass that it shared has failed."""
+        self._go_to(self._boundaries[-1])
+        self.frontier.alone = True
+
+    # Decoding
+
+    def prime(self) -> None:
+        """Let the decoder hear the latent frames before the first one wanted."""
+        start = self.frontier.decode_next
+        frames = [self._kept[latent] for latent in self._kept_for_decoder(start)]
+        self._vae.prime(torch.cat(frames, dim=2), self._decoder, start - len(frames))
+        self.frontier.primed = True
+
+    def decode(self) -> protocol.Pictures:
+        """Decode the next latent frame."""
+        latent = self.frontier.decode_next
+        pictures = self._vae.decode_yuv(self._kept[latent], self._decoder)
+        self.frontier.decode_next += 1
+        self._prune()
+        return protocol.Pictures(
+            stream=self.id,
+            epoch=self.epoch,
+            latent=latent,
+            first_picture=first_picture(latent),
+            i420=pictures,
+        )
+
+    # The schedule
+
+    def credit(self, message: protocol.Credit, now_s: float) -> None:
+        """Take a credit; `now_s` is the worker's clock."""
+        self.frontier.credit(message.denoise_until, message.decode_until, now_s + message.due_s)
+
+    def reschedule(self, message: protocol.Reschedule) -> None:
+        """Replace the steers from a boundary on, and drop what was made from there on.
+
+        Raises:
+            StreamError: the boundary is locked or none of this stream.
+        """
+        if message.epoch <= self.epoch:
+            return
+        start = message.from_latent
+        if start < max(self.frontier.decode_until, self.frontier.decode_next):
+            raise StreamError(f"latent frame {start} is locked, it cannot be made anew")
+        if start < self.latents.next_frame or (start == self.latents.next_frame and not self.latents.at_boundary):
+            self._go_to(self._boundary_at(start))
+        before = [steer for steer in self._schedule if steer.at_latent < start]
+        after = [steer for steer in message.steers if steer.at_latent >= start]
+        self._schedule = before + sorted(after, key=lambda steer: steer.at_latent)
+        self.epoch = message.epoch
+
+    def snapshot(self, at_most: int) -> protocol.Snapshot:
+        """The newest boundary at or below a latent frame, or else the oldest that is left."""
+        boundary = self._boundaries[0]
+        for later in self._boundaries[1:]:
+            if later.latent <= at_most:
+                boundary = later
+        kept = [latent for latent in sorted(self._kept) if latent < boundary.latent]
+        kept = kept[-self._memory :]
+        content: Snapshot = boundary.roll | {
+            f"{OWN}weights_hash": self._models.checkpoint.weights_hash,
+            f"{OWN}steer": msgspec.to_builtins(boundary.steer),
+            f"{OWN}kept_from": kept[0] if kept else boundary.latent,
+        }
+        if kept:
+            content[f"{OWN}kept"] = torch.cat([self._kept[latent] for latent in kept], dim=2)
+        return protocol.Snapshot(stream=self.id, epoch=self.epoch, latent=boundary.latent, data=pack(content))
+
+    # Inside
+
+    @property
+    def _memory(self) -> int:
+        return self._vae.memory_latent_frames + KEPT_EXTRA_LATENTS
+
+    def _in_force(self, latent: int) -> Steer:
+        return [steer for steer in self._schedule if steer.at_latent <= latent][-1]
+
+    def _sync(self) -> None:
+        frontier, latents = self.frontier, self.latents
+        frontier.block_start = latents.next_frame
+        frontier.block_latents = latents.next_block
+        frontier.passes_left = latents.passes_ahead
+        frontier.shape = (latents.height, latents.width, latents.next_block)
+
+    def _add_boundary(self) -> None:
+        self._boundaries.append(Boundary(self.latents.next_frame, self.latents.snapshot(), self._steer))
+        self._sync()
+
+    def _boundary_at(self, latent: int) -> Boundary:
+        for boundary in self._boundaries:
+            if boundary.latent == latent:
+                return boundary
+        known = ", ".join(str(boundary.latent) for boundary in self._boundaries)
+        raise StreamError(f"no block begins at latent frame {latent}; those that may be made anew begin at {known}")
+
+    def _go_to(self, boundary: Boundary) -> None:
+        self.latents.restore(boundary.roll)
+        self._steer = boundary.steer
+        self._compute_s = 0.0
+        self._boundaries = [known for known in self._boundaries if known.latent <= boundary.latent]
+        self._kept = {latent: frame for latent, frame in self._kept.items() if latent < boundary.latent}
+        self.frontier.alone = False
+        self._sync()
+
+    def _prune(self) -> None:
+        """Forget boundaries and latent frames that nothing can ask for any more."""
+        floor = self.frontier.decode_next
+        while len(self._boundaries) > 1 and self._boundaries[1].latent <= floor:
+            del self._boundaries[0]
+        floor = min(floor, self._boundaries[0].latent) - self._memory
+        for latent in [latent for latent in self._kept if latent < floor]:
+            del self._kept[latent]
+
+    def _kept_for_decoder(self, start: int) -> Sequence[int]:
+        """The latent frames that the decoder must hear before `start`.
+
+        Raises:
+            StreamError: one of them is neither kept nor still to be made.
+        """
+        needed = range(max(0, start - self._vae.memory_latent_frames), start)
+        for latent in needed:
+            if latent < self.latents.next_frame and latent not in self._kept:
+                raise StreamError(f"decoding from latent frame {start} needs frame {latent}, which is not kept")
+        return needed
+
+    def _restore(self, data: bytes) -> None:
+        try:
+            content = unpack(data)
+            if content[f"{OWN}weights_hash"] != self._models.checkpoint.weights_hash:
+                raise StreamError("the snapshot was made with other weights")
+            steer = msgspec.convert(content[f"{OWN}steer"], Steer)
+            kept_from, kept = int(content[f"{OWN}kept_from"]), content.get(f"{OWN}kept")
+            self.latents.restore(content)
+        except (ValueError, KeyError, TypeError, msgspec.ValidationError) as error:
+            raise StreamError(f"the snapshot cannot be read: {error!r}") from error
+        self._steer = steer
+        if kept is not None:
+            kept = kept.to(self._models.checkpoint.transformer.device)
+            self._kept = {kept_from + i: kept[:, :, i : i + 1].clone() for i in range(kept.shape[2])}
+
+
+def _same(one: Steer, other: Steer) -> bool:
+    """Whether two steers ask for the same, wherever they stand."""
+    return msgspec.structs.replace(one, at_latent=0) == msgspec.structs.replace(other, at_latent=0)

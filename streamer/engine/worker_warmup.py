@@ -1,0 +1,149 @@
+"""Runs every shape once before the worker says that it is ready, and measures what steps take."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psutil
+import torch
+
+from model.stream import LatentStream, advance
+from streamer.engine.protocol import Steer, Timings
+from streamer.engine.worker_stream import KEPT_EXTRA_LATENTS, Models
+
+BUCKETS = (2, 4, 8)
+FREE_BUCKET = 1.25
+"""A wider pass is taken if it costs at most this many times a narrow one: then its empty rows cost nothing much."""
+MEMORY_SHARE = 0.5
+"""Of the memory that is free when the worker is warm, what streams may take."""
+LEAD_BOUNDARIES = 4
+MAX_SLOTS = 256
+REPEATS = 3
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the warm-up found out."""
+
+    timings: Timings
+    bucket: int
+    """Rows of a transformer pass."""
+    stream_nbytes: int
+    """Memory of one stream, its boundaries and kept latents included."""
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was told, so that a clock reading means something."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def warm_up(models: Models, bucket: int | None, report: Callable[[float, str], None]) -> Measured:
+    """Run and time first blocks, blocks and decoding at the checkpoint's own size.
+
+    Args:
+        models: What will run.
+        bucket: Rows of a pass; None chooses 1 on a CPU, and elsewhere the widest that costs next to nothing.
+        report: Called with (share done, what is being done).
+    """
+    config, device = models.checkpoint.config, models.checkpoint.transformer.device
+    report(0.0, "running the first block")
+    chosen = bucket or 1
+    first_pass_s, pass_s = _passes(models, chosen)
+    if bucket is None and device.type != "cpu":
+        for wider in BUCKETS:
+            report(0.3, f"trying passes of {wider} streams")
+            timed = _passes(models, wider)
+            if timed[1] > FREE_BUCKET * pass_s:
+                break
+            chosen, (first_pass_s, pass_s) = wider, timed
+    report(0.6, "decoding")
+    decode_s, decoder_nbytes = _decode(models)
+    opening = len(config.first_block_timesteps or config.timesteps)
+    return Measured(
+        timings=Timings(
+            first_block_s=opening * first_pass_s,
+            pass_s=pass_s,
+            passes=len(config.timesteps),
+            decode_s=decode_s,
+        ),
+        bucket=chosen,
+        stream_nbytes=_roll_nbytes(models) * (1 + LEAD_BOUNDARIES) + decoder_nbytes,
+    )
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that is free on the device that holds the streams."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def slots(device: torch.device, stream_nbytes: int) -> int:
+    """How many streams memory allows, at least 1."""
+    return max(1, min(MAX_SLOTS, int(free_bytes(device) * MEMORY_SHARE) // stream_nbytes))
+
+
+def _latent_size(models: Models) -> tuple[int, int]:
+    checkpoint = models.checkpoint
+    factor = checkpoint.vae.spatial_factor
+    return checkpoint.config.height // factor, checkpoint.config.width // factor
+
+
+def _roll_nbytes(models: Models) -> int:
+    """Bytes of a stream's roll state at the checkpoint's size, with its kept latents."""
+    height, width = _latent_size(models)
+    kept = models.checkpoint.vae.memory_latent_frames + KEPT_EXTRA_LATENTS
+    latents = kept * models.checkpoint.vae.channels * height * width * 4
+    rows = 1 if models.checkpoint.config.guidance_scale == 1 else 2
+    return rows * models.pool(height, width).slot_nbytes + latents
+
+
+def _passes(models: Models, bucket: int) -> tuple[float, float]:
+    """Median seconds of a pass of the first block, and of a later one, with this many rows."""
+    height, width = _latent_size(models)
+    checkpoint = models.checkpoint
+    config, device = checkpoint.config, checkpoint.transformer.device
+    # Every pass of a block costs the same, so blocks of a single one will do: pass; commit, pass; commit, pass.
+    stream = LatentStream(
+        checkpoint.transformer,
+        height=height,
+        width=width,
+        timesteps=config.timesteps[:1],
+        first_timesteps=config.timesteps[:1],
+        pool=models.pool(height, width),
+        config=config,
+        **models.texts(Steer(at_latent=0, prompt="warming up")),
+    )
+    try:
+        start = stream.snapshot()
+        times: list[float] = []
+        for restart in (False, True):
+            if restart:
+                stream.restore(start)
+            times.append(_timed(device, lambda: advance([stream], bucket=bucket)))
+        first_pass_s = times[-1]
+        times = [_timed(device, lambda: advance([stream], bucket=bucket)) for _ in range(2 + REPEATS)]
+        return first_pass_s, statistics.median(times[2:])
+    finally:
+        stream.release()
+
+
+def _decode(models: Models) -> tuple[float, int]:
+    """Median seconds of a latent frame's decoding to I420, and bytes of the decoder's state."""
+    height, width = _latent_size(models)
+    vae = models.checkpoint.vae
+    state = vae.new_state()
+    latent = torch.zeros(1, vae.channels, 1, height, width, device=vae.device)
+    times = [_timed(vae.device, lambda: vae.decode_yuv(latent, state)) for _ in range(2 + REPEATS)]
+    return statistics.median(times[2:]), state.nbytes
+
+
+def _timed(device: torch.device, work: Callable[[], object]) -> float:
+    start_s = time.perf_counter()
+    work()
+    synchronize(device)
+    return time.perf_counter() - start_s
