@@ -63,6 +63,11 @@ class Costs:
         return self._block.value_s
 
     @property
+    def pass_s(self) -> float:
+        """One pass of a default block."""
+        return self.block_s / self._passes
+
+    @property
     def decode_s(self) -> float:
         """One latent frame."""
         return self._decode.value_s
@@ -77,8 +82,7 @@ class Costs:
         return min(self._lock_s(), self._most_s)
 
     def _lock_s(self) -> float:
-        pass_s = self.block_s / self._passes
-        steer_s = max(self.block_s + pass_s, self._steer.value_s)
+        steer_s = max(self.block_s + self.pass_s, self._steer.value_s)
         overload_s = MARGIN * (self.block_s + self._block_latents * self.decode_s) - self._block_play_s
         return MARGIN * (steer_s + self.decode_s) + max(0.0, overload_s)
 
@@ -144,14 +148,16 @@ class Pacer:
         return Credit(timeline.blocks.start(last_block), timeline.locked, due_s)
 
     def hold_s(self, latent: int) -> float:
-        """How long to hold the picture after a (re)start, when the block with `latent` is clean and the next is not.
+        """How long to hold the picture after a (re)start, when the pictures of `latent` have just arrived.
 
-        The next block needs a commit, its passes and a decode, after this block's decodes: until it can be on time,
-        waiting now is better than stalling in a moment.
+        The next latent frame needs a decode, perhaps after a pass. The next block, if it isn't clean yet, needs a
+        commit, its passes and a decode, after this block's decodes. Until these can be on time, waiting now is better
+        than stalling in a moment.
         """
         timeline, costs = self.timeline, self.costs
+        holds_s = [MARGIN * (costs.pass_s + costs.decode_s) - timeline.until_s(first_picture(latent + 1))]
         end = timeline.blocks.next(latent)
-        if timeline.denoised > end:
-            return 0.0
-        need_s = MARGIN * (costs.block_s + (end - latent + 1) * costs.decode_s)
-        return max(0.0, need_s - timeline.until_s(first_picture(end)))
+        if timeline.denoised <= end:
+            need_s = MARGIN * (costs.block_s + (end - latent + 1) * costs.decode_s)
+            holds_s.append(need_s - timeline.until_s(first_picture(end)))
+        return max(0.0, *holds_s)

@@ -1,0 +1,228 @@
+"""Pacing against a worker with the engine's own scheduler: random steers, random jitter, no underrun."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+from scripted_engine import ScriptedEngine, ScriptedHub, ready, uniform_jitter, video
+from virtual_clock import run
+
+from streamer.engine.protocol import Ready, Timings, first_picture
+from streamer.session.manager import Sessions
+from streamer.session.pacing import MARGIN, MOST, Costs, Estimate, Pacer
+from streamer.session.session import Session
+from streamer.session.spec import CreateStream
+from streamer.session.steers import SteerStatus
+from streamer.session.timeline import Blocks, Timeline, latent_of
+from streamer.settings import Settings
+
+TIMINGS = Timings(first_block_s=1.5, pass_s=0.07, passes=4, decode_s=0.05)
+BLOCKS = Blocks(3, 3)
+
+# Speeds that a machine can hold with the margin: 1.3 x (a block and its decodes) fits in the time the block plays.
+MACHINES = {
+    "two slow cores": ready(pass_s=0.07, decode_s=0.05),
+    "quick": ready(pass_s=0.02, decode_s=0.01),
+    "long blocks": ready(pass_s=0.2, decode_s=0.06, block=10, first=11, first_block_s=1.0),
+    "decode heavy": ready(pass_s=0.03, decode_s=0.12),
+    "one latent frame a block": ready(pass_s=0.024, decode_s=0.05, block=1, first_block_s=0.5),
+    "8 Hz": ready(pass_s=0.15, decode_s=0.1, rate_hz=8.0),
+}
+
+
+def test_boundaries_and_latent_frames() -> None:
+    blocks = Blocks(first=11, default=10)
+    assert [blocks.start(b) for b in range(4)] == [0, 11, 21, 31]
+    assert [blocks.block_of(f) for f in (0, 10, 11, 20, 21)] == [0, 0, 1, 1, 2]
+    assert [blocks.floor(f) for f in (10, 11, 20, 21)] == [0, 11, 11, 21]
+    assert [blocks.ceil(f) for f in (0, 1, 11, 12)] == [0, 11, 11, 21]
+    assert [blocks.next(f) for f in (0, 10, 11)] == [11, 11, 21]
+    for picture in range(200):
+        latent = latent_of(picture)
+        assert first_picture(latent) <= picture < first_picture(latent + 1)
+
+
+def test_lock_time_counts_the_pass_under_way_and_one_decode() -> None:
+    costs = Costs(TIMINGS, block_latents=3, rate_hz=16)
+    assert costs.lock_s == pytest.approx(MARGIN * (6 * 0.07 + 0.05))
+
+
+def test_decodes_that_do_not_fit_beside_a_block_lengthen_the_lock_time() -> None:
+    slow = Timings(first_block_s=1.0, pass_s=0.1, passes=4, decode_s=0.1)
+    overload_s = MARGIN * (0.5 + 3 * 0.1) - 12 / 16
+    assert Costs(slow, 3, 16).lock_s == pytest.approx(MARGIN * (0.6 + 0.1) + overload_s)
+
+
+def test_estimates_rise_fast_fall_slowly_and_shrug_off_an_outlier() -> None:
+    estimate = Estimate(1.0)
+    estimate.update(100.0)
+    assert estimate.value_s == pytest.approx(1.25)
+    for _ in range(50):
+        estimate.update(0.5)
+    assert 0.5 < estimate.value_s < 0.6
+    costs = Costs(TIMINGS, 3, 16)
+    before_s = costs.lock_s
+    for _ in range(1000):
+        costs.saw_steer(1e6)
+    assert costs.lock_s == pytest.approx(MOST * before_s)
+
+
+def test_a_boundary_locks_when_its_first_picture_is_due_within_the_lock_time() -> None:
+    timeline = Timeline(BLOCKS, 16)
+    pacer = Pacer(timeline, Costs(TIMINGS, 3, 16))
+    due_s = 9 / 16
+    early_s = due_s - pacer.costs.lock_s - 0.001
+    assert not pacer.lock(early_s, 0.0)
+    assert timeline.locked == 3
+    assert pacer.boundary() == 3
+    assert pacer.lock(early_s + 0.002, 0.0)
+    assert timeline.locked == 6
+    assert pacer.boundary() == 6
+    assert not pacer.lock(early_s, 0.0), "what is locked stays locked"
+    assert timeline.locked == 6
+
+
+def test_a_steer_for_later_takes_the_first_boundary_at_or_past_its_picture() -> None:
+    pacer = Pacer(Timeline(BLOCKS, 16), Costs(TIMINGS, 3, 16))
+    assert [pacer.boundary(picture) for picture in (1, 9, 10, 21, 22)] == [3, 3, 6, 6, 9]
+
+
+def test_credit_decodes_what_is_locked_and_bounds_the_lead() -> None:
+    timeline = Timeline(BLOCKS, 16)
+    pacer = Pacer(timeline, Costs(TIMINGS, 3, 16), lead_s=1.5)
+    credit = pacer.credit(now_s=5.0, next_tick_s=5.1)
+    assert (credit.decode_until, credit.denoise_until) == (3, 9)
+    assert credit.due_s == pytest.approx(0.1)
+
+
+async def _live(info: Ready, jitter_seed: int | None) -> tuple[ScriptedEngine, Session, ScriptedHub]:
+    jitter = (lambda: 1.0) if jitter_seed is None else uniform_jitter(jitter_seed, 1 / MARGIN, MARGIN)
+    engine = ScriptedEngine(info, jitter)
+    sessions = Sessions(engine, Settings(), ScriptedHub)
+    session = sessions.create(CreateStream(prompt="start", seed=1))
+    session.hub.join()
+    return engine, session, session.hub
+
+
+def _check_video(session: Session, hub: ScriptedHub, info: Ready) -> None:
+    """Every picture once and in order, as the log says; ticks gapless and on time."""
+    blocks = Blocks(info.model.first_block_latent_frames, info.model.block_latent_frames[0])
+    assert hub.pictures == video(session.log_lines(), session.picture + 1, blocks)
+    assert hub.ticks == list(range(len(hub.ticks)))
+    for k, at_s in enumerate(hub.at_s):
+        assert at_s - hub.at_s[0] == pytest.approx(k / session.rate_hz, abs=1e-6)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("seed", range(3))
+def test_random_steers_and_jitter_give_no_underrun_and_bounded_latency(machine: str, seed: int) -> None:
+    info = MACHINES[machine]
+
+    async def scenario() -> None:
+        engine, session, hub = await _live(info, seed)
+        dice = random.Random(seed)
+        steers, most_lock_s = [], 0.0
+        await asyncio.sleep(6)
+        for number in range(60):
+            await asyncio.sleep(dice.choice([0.0, 0.01, 0.2, 1.0, 2.5]) * dice.random())
+            most_lock_s = max(most_lock_s, session.lock_s)
+            steers.append(session.steer(f"prompt {number}"))
+        await asyncio.sleep(10)
+        assert session.underruns == 0
+        _check_video(session, hub, info)
+        block_s = 4 * info.model.block_latent_frames[0] / session.rate_hz
+        released = [steer for steer in steers if steer.status is SteerStatus.RELEASED]
+        assert released
+        assert all(steer.status in (SteerStatus.RELEASED, SteerStatus.SUPERSEDED) for steer in steers)
+        for steer in released:
+            assert steer.latency_s is not None
+            assert steer.latency_s <= most_lock_s + block_s + 1 / session.rate_hz + 1e-6
+        await session.end()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("every_s", [0.011, 0.13])
+def test_a_flood_of_steers_starves_nothing(machine: str, every_s: float) -> None:
+    info = MACHINES[machine]
+
+    async def scenario() -> None:
+        engine, session, hub = await _live(info, jitter_seed=5)
+        await asyncio.sleep(6)
+        before = session.picture
+        steers = []
+        for number in range(round(20 / every_s)):
+            steers.append(session.steer(f"prompt {number}"))
+            await asyncio.sleep(every_s)
+        assert session.underruns == 0
+        assert session.picture - before == pytest.approx(20 * session.rate_hz, abs=2)
+        # Each boundary got the last steer that came before it locked.
+        released = [steer for steer in steers if steer.status is SteerStatus.RELEASED]
+        boundaries = (session.picture - before) / (4 * info.model.block_latent_frames[0])
+        assert len(released) >= min(boundaries - 3, len(steers) - 8)
+        await asyncio.sleep(3)
+        _check_video(session, hub, info)
+        await session.end()
+
+    run(scenario())
+
+
+def test_the_worst_moment_right_after_a_boundary_locked() -> None:
+    """Steers at the very last moment before each lock: the least time that the worker ever has."""
+    info = MACHINES["two slow cores"]
+
+    async def scenario() -> None:
+        engine, session, hub = await _live(info, jitter_seed=None)
+        engine.jitter = lambda: MARGIN
+        await asyncio.sleep(6)
+        for number in range(20):
+            locked = session._timeline.locked
+            while session._timeline.locked == locked:
+                due_s = session._pacer.due_s(locked, session._player.next_tick_s)
+                left_s = due_s - asyncio.get_running_loop().time() - session.lock_s
+                if 0 < left_s < 1 / 16:
+                    await asyncio.sleep(left_s - 1e-4)
+                    assert session.steer(f"prompt {number}").at_latent == locked
+                    break
+                await asyncio.sleep(0.005)
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(3)
+        assert session.underruns == 0
+        _check_video(session, hub, info)
+        await session.end()
+
+    run(scenario())
+
+
+def test_a_slow_spell_repeats_pictures_counts_them_and_recovers() -> None:
+    info = MACHINES["two slow cores"]
+
+    async def scenario() -> None:
+        engine, session, hub = await _live(info, jitter_seed=None)
+        await asyncio.sleep(6)
+        engine.jitter = lambda: 4.0
+        await asyncio.sleep(8)
+        assert session.underruns > 10
+        engine.jitter = lambda: 1.0
+        await asyncio.sleep(10)
+        so_far = session.underruns
+        await asyncio.sleep(20)
+        assert session.underruns == so_far, "it recovers"
+        events = [event async for event in _kept(session)]
+        assert sum(event.data["repeated"] for event in events if event.type == "underrun") == so_far
+        _check_video(session, hub, info)
+        await session.end()
+
+    run(scenario())
+
+
+async def _kept(session: Session):  # type: ignore[no-untyped-def]
+    """Events so far."""
+    last = session.events.seq
+    async for event in session.events.follow(after=0):
+        yield event
+        if event.seq >= last:
+            return
