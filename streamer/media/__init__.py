@@ -1,0 +1,1 @@
+"""Encoded once, sent to everybody: pictures in, packets and fragments out, to viewers of their own speeds."""

@@ -15,8 +15,8 @@ from av.video.frame import PictureType
 GOP_S = 10
 """Seconds between keyframes that nobody asked for; joins, losses and skips ask for theirs."""
 
-_CRF = 20
-_BITS_PER_PIXEL = 0.35  # of the VBV cap; far above what smooth pictures need at CRF 20
+_CRF = 18
+_BITS_PER_PIXEL = 0.35  # of the VBV cap; far above what smooth pictures need at this CRF
 _MIN_BITRATE, _MAX_BITRATE = 1_500_000, 10_000_000  # bit/s; level 3.1 ends at 14 Mbit/s
 _VBV_S = 0.5
 _LEVEL_31_MACROBLOCKS, _LEVEL_31_MACROBLOCKS_PER_S = 3_600, 108_000  # ITU-T H.264, table A-1

@@ -6,7 +6,7 @@ import io
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
@@ -124,7 +124,8 @@ class Hub:
         if self._latest is not None and tick <= self._latest[1]:
             raise ValueError(f"tick {tick} comes after tick {self._latest[1]}")
         self._latest = (i420, tick)
-        if not self.viewers:
+        # Not for viewers that are still connecting: the keyframe that they missed would delay their own.
+        if not any(sink.started for sink in self._sinks()):
             return
         if self._pending >= PENDING_PICTURES:
             self.stats.dropped += 1
@@ -222,10 +223,12 @@ class Hub:
             self._on_failure(reason)
 
     def _dismiss(self) -> None:
-        for packets in tuple(self._packets):
-            packets.close()
-        for fragments in tuple(self._fragments):
-            fragments.close()
+        for sink in tuple(self._sinks()):
+            sink.close()
+
+    def _sinks(self) -> Iterator[Sink[Packet] | Sink[Fragment]]:
+        yield from self._packets
+        yield from self._fragments
 
     def _admit(self) -> None:
         if self._closed:

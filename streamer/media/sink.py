@@ -38,6 +38,8 @@ class Sink(Generic[Item]):
 
     def __init__(self, capacity: int, ask_keyframe: Callable[[], None]) -> None:
         self.closed = asyncio.Event()
+        self.started = False
+        """Whether anything has been asked for yet."""
         self.skipped = 0
         """Pictures that this reader has lost by being slow."""
         self.on_skip: list[Callable[[], None]] = []
@@ -79,6 +81,7 @@ class Sink(Generic[Item]):
         return self
 
     async def __anext__(self) -> Item:
+        self.started = True
         while not self._queue:
             if self.closed.is_set():
                 raise StopAsyncIteration

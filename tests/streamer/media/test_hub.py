@@ -81,6 +81,16 @@ async def test_a_joiner_gets_a_keyframe_at_once(hub: Hub, feed: Feed) -> None:
     assert numbers(second.packets) == [40, 41, 42]
 
 
+async def test_who_takes_time_to_connect_still_gets_a_keyframe_at_once(hub: Hub, feed: Feed) -> None:
+    sink = hub.packets()
+    await feed.pictures(3)
+    assert hub.stats.encoded == 0
+    reader = Reader(sink)
+    await asyncio.sleep(0)
+    await feed.pictures(2)
+    assert reader.keyframes == [3]
+
+
 async def test_keyframes_on_demand_are_rate_limited_and_none_is_forgotten(hub: Hub, feed: Feed) -> None:
     reader = await join(hub)
     for _ in range(4 * INTERVAL):

@@ -189,6 +189,24 @@ async def test_the_end_of_the_stream_ends_the_connection(
         await peer.connection.close()
 
 
+async def test_a_peer_that_vanishes_is_found_out(
+    leaves_nothing: None, hub: Hub, feed: Feed, peers: list[Peer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aioice.ice, "CONSENT_INTERVAL", 0.1)  # 5 s in earnest
+    monkeypatch.setattr(aioice.ice, "CONSENT_FAILURES", 2)
+    gone = asyncio.Queue[WhepResource]()
+    async with feed.live(), asyncio.timeout(20):
+        resource, peer = await watch(hub, peers, on_gone=gone.put_nowait)
+        await peer.number()
+        ice = peer.transceiver.receiver.transport.transport._connection
+        for protocol in ice._protocols:
+            protocol.transport.abort()
+        assert await gone.get() is resource
+        assert hub.viewers == 0
+    await peer.connection.close()
+    await hub.close()
+
+
 async def test_who_never_connects_is_sent_away(leaves_nothing: None, hub: Hub) -> None:
     gone = asyncio.Queue[WhepResource]()
     peer = Peer()
