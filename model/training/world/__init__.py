@@ -1,7 +1,7 @@
 """The rendered world: scripts, their captions, and pictures of them. Training data for the starter.
 
-    scripts = sample_scripts(8, blocks=4, block_pictures=12, generator=torch.Generator().manual_seed(0))
-    pictures = render(scripts, 45, device="cuda")   # uint8 (8, 45, 3, 144, 256)
+scripts = sample_scripts(8, blocks=4, block_pictures=12, generator=torch.Generator().manual_seed(0))
+pictures = render(scripts, 45, device="cuda")   # uint8 (8, 45, 3, 144, 256)
 """
 
 from model.training.world.attributes import BANKS, KEYS, NAMES, Attributes, vocabulary

@@ -172,4 +172,6 @@ def _subject_change(now: Mapping[str, str], old: str, rng: random.Random) -> str
     return rng.choice(_ADD).format(_subject(now, rng, coloured))
 
 
-assert all(set(t) == set(NAMES[k]) for k, t in (("time of day", _NIGHTFALL), ("weather", _WEATHER), ("camera", _CAMERA)))
+assert all(
+    set(t) == set(NAMES[k]) for k, t in (("time of day", _NIGHTFALL), ("weather", _WEATHER), ("camera", _CAMERA))
+)

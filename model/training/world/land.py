@@ -9,8 +9,8 @@ from model.training.world import palettes as p
 from model.training.world.attributes import NAMES
 from model.training.world.canvas import STRIP_HEIGHT, STRIP_TOP, STRIP_WIDTH
 from model.training.world.look import Look
-from model.training.world.sampling import over, slide, wrapped
-from model.training.world.scenes import LAYERS, PARALLAX, strip
+from model.training.world.sampling import held, over, slide, wrapped
+from model.training.world.scenes import LAYERS, PARALLAX, prepare, strip
 from model.training.world.shot import ALIEN, FOG, SNOW, Shot
 from model.training.world.textures import viaduct
 
@@ -24,27 +24,28 @@ class Land:
     def __init__(self, looks: list[Look], scenes: list[list[int]], device: torch.device, extra: int) -> None:
         """scenes: for each clip the scene of each slot. extra: columns by which a window may run over the end."""
         slots = max(len(s) for s in scenes)
+        prepare(
+            (NAMES["scene"][k], layer, look.variants[layer])
+            for look, ids in zip(looks, scenes, strict=True)
+            for k in ids
+            for layer in range(LAYERS)
+        )
         self.layers: list[Tensor] = []
         for layer in range(LAYERS):
             clips = []
             for look, ids in zip(looks, scenes, strict=True):
                 stack = [self._strip(look, ids[min(k, len(ids) - 1)], layer, device) for k in range(slots)]
                 clips.append(torch.cat(stack, 1))
-            self.layers.append(wrapped(torch.stack(clips), extra))
+            self.layers.append(wrapped(torch.stack(clips).float(), extra))
         flips = [look.flip for look in looks]
-        rail = torch.from_numpy(viaduct()).to(device)
+        rail = held("viaduct", viaduct(), device).float()
         self.viaduct = wrapped(torch.stack([rail.flip(-1) if f else rail for f in flips]), extra)
 
     @staticmethod
     def _strip(look: Look, scene: int, layer: int, device: torch.device) -> Tensor:
-        key = (scene, layer, look.variants[layer], look.flip, device)
-        if key not in _on_device:
-            painted = torch.from_numpy(strip(NAMES["scene"][scene], layer, look.variants[layer])).to(device)
-            _on_device[key] = (painted.flip(-1) if look.flip else painted).half()
-        return _on_device[key].float()
-
-
-_on_device: dict[tuple[int, int, int, bool, torch.device], Tensor] = {}
+        name, variant = NAMES["scene"][scene], look.variants[layer]
+        painted = held(f"{name} {layer} {variant}", strip(name, layer, variant), device)
+        return painted.flip(-1) if look.flip else painted
 
 
 def _window(s: Shot, texture: Tensor, offset: int, parallax: float, rows: Tensor) -> Tensor:
@@ -62,7 +63,7 @@ def _shaded(s: Shot, got: Tensor, base: Tensor, accent: Tensor, haze: Tensor, gl
     albedo = over(albedo, s.table((0.93, 0.96, 1.0)).view(1, 3, 1, 1), snow * s.w(SNOW) * 0.92)
     colour = albedo * (s.ambient + s.direct * shade)
     colour = over(colour, s.haze, haze)
-    colour = over(colour, s.fog_colour, s.w(FOG) * haze.clamp_max(1.0) * 0.5)
+    colour = over(colour, s.fog_colour, s.w(FOG) * haze * 0.3)
     return over(colour, glow.expand_as(colour), emission), alpha
 
 
@@ -90,7 +91,7 @@ def paint_layer(s: Shot, land: Land, layer: int, picture: Tensor) -> Tensor:
     alien = (s.scene_id == ALIEN).float().view(-1, 1, 1, 1)
     lamp = s.table(p.LAMP_COLOUR).view(1, 3, 1, 1)
     # Windows by day are dark panes, at night lamps; crystals always glow, at night more.
-    pane = over(base * (s.ambient + 0.3 * s.direct) * 0.55, lamp, s.lamps * (1 - 0.35 * p.HAZE[layer]))
+    pane = over(base * (s.ambient + 0.45 * s.direct) * 0.74, lamp, s.lamps * (1 - 0.35 * p.HAZE[layer]))
     crystal = accent * (0.78 + 0.3 * s.lamps) * over(s.ambient + 0.75 * s.direct, torch.ones_like(s.ambient), s.lamps)
     colour, alpha = _shaded(s, got, base, accent, haze, over(pane, crystal, alien))
     return over(picture, colour, alpha)

@@ -68,7 +68,9 @@ def draw_look(script: Script) -> Look:
         planet_x=planet_x,
         planet_y=rng.uniform(30, 44),
         planet_size=rng.uniform(0.42, 0.6),
-        planet_colour=rng.choice(((0.95, 0.6, 0.3), (0.4, 0.8, 0.6), (0.8, 0.5, 0.9), (0.95, 0.5, 0.5), (0.5, 0.65, 1.0))),
+        planet_colour=rng.choice(
+            ((0.95, 0.6, 0.3), (0.4, 0.8, 0.6), (0.8, 0.5, 0.9), (0.95, 0.5, 0.5), (0.5, 0.65, 1.0))
+        ),
         home_x=rng.uniform(0.36, 0.64),
         home_y=rng.uniform(-5, 5),
         size=rng.uniform(0.92, 1.12),

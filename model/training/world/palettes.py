@@ -32,26 +32,26 @@ STARS = (0.12, 0.0, 0.15, 1.0)
 LAMP_COLOUR: Colour = (1.00, 0.82, 0.44)
 
 # Weather order: clear, cloudy, rain, snow, fog, storm.
-GREYING = (0.0, 0.40, 0.55, 0.50, 0.40, 0.60)
+GREYING = (0.0, 0.30, 0.50, 0.42, 0.35, 0.55)
 # Brightness of the sky, by time of day and weather: nights stay readable in any weather.
 SKY_BRIGHT: tuple[tuple[float, ...], ...] = (
-    (1.00, 0.92, 0.74, 0.98, 0.98, 0.52),
-    (1.00, 0.92, 0.72, 0.96, 0.98, 0.48),
-    (1.00, 0.90, 0.70, 0.92, 0.98, 0.50),
+    (1.00, 0.92, 0.74, 0.98, 0.98, 0.60),
+    (1.00, 0.92, 0.72, 0.96, 0.98, 0.56),
+    (1.00, 0.90, 0.70, 0.92, 0.98, 0.58),
     (1.00, 1.00, 0.96, 1.35, 1.20, 1.15),
 )
 AMBIENT_BRIGHT: tuple[tuple[float, ...], ...] = (
-    (1.00, 1.05, 0.90, 1.12, 1.08, 0.74),
-    (1.00, 1.05, 0.88, 1.10, 1.08, 0.72),
-    (1.00, 1.05, 0.90, 1.10, 1.08, 0.76),
+    (1.00, 1.05, 0.90, 1.12, 1.08, 0.82),
+    (1.00, 1.05, 0.88, 1.10, 1.08, 0.80),
+    (1.00, 1.05, 0.90, 1.10, 1.08, 0.84),
     (1.00, 1.05, 1.05, 1.20, 1.10, 1.15),
 )
 DIRECT_BRIGHT = (1.0, 0.50, 0.38, 0.50, 0.35, 0.34)
 DISC = (1.0, 0.55, 0.0, 0.10, 0.50, 0.0)  # how clear the sun's or moon's disc is
 FAIR = (0.90, 0.70, 0.0, 0.0, 0.15, 0.0)  # cover by single clouds
 DECK = (0.0, 0.92, 1.0, 0.95, 0.0, 1.0)  # cover by a closed deck
-DECK_BRIGHT = (1.0, 0.95, 0.76, 1.0, 1.0, 0.50)
-STORM_TINT: Colour = (0.82, 0.97, 1.10)
+DECK_BRIGHT = (1.0, 0.95, 0.76, 1.0, 1.0, 0.58)
+STORM_TINT: Colour = (0.76, 0.94, 1.14)
 
 SUBJECT_COLOURS: tuple[Colour, ...] = (
     (0.92, 0.17, 0.15), (1.00, 0.52, 0.08), (1.00, 0.84, 0.14), (0.16, 0.68, 0.30),
@@ -99,7 +99,7 @@ LAND: dict[str, tuple[tuple[Colour, Colour], ...]] = {
 FLOWERS: tuple[Colour, ...] = ((0.98, 0.36, 0.48), (1.0, 0.85, 0.25), (0.98, 0.98, 0.96), (0.66, 0.46, 0.95))
 CRYSTALS: tuple[Colour, ...] = ((0.15, 0.95, 0.88), (0.55, 1.0, 0.35), (1.0, 0.55, 0.85), (0.45, 0.65, 1.0))
 HAZE = (0.50, 0.30, 0.13, 0.02)  # share of the horizon's colour in each layer
-FOG_HAZE = (0.62, 0.55, 0.42, 0.14)  # more of it in fog
+FOG_HAZE = (0.60, 0.48, 0.32, 0.10)  # more of it in fog
 WATER_TINT: dict[str, Colour] = {"lake": (0.92, 1.10, 0.92), "city": (1.05, 0.96, 0.98)}
 
 assert set(LAND) == set(NAMES["scene"])

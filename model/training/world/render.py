@@ -21,7 +21,7 @@ from model.training.world.timeline import timeline
 from model.training.world.water import make_ripples, paint_water
 from model.training.world.weather import paint_weather
 
-CHUNK_PIXELS = {"cuda": 160 * 144 * 256, "cpu": 12 * 144 * 256}
+CHUNK_PIXELS = {"cuda": 320 * 144 * 256, "cpu": 12 * 144 * 256}
 MAX_WIDTH_ROWS = 1000
 
 
@@ -74,7 +74,9 @@ def render(
 
 def _slots(script: Script) -> list[int]:
     """The scenes of a clip in order."""
-    return [index("scene", a) for a in (script.start["scene"], *(c["scene"] for _, c in script.changes if "scene" in c))]
+    return [
+        index("scene", a) for a in (script.start["scene"], *(c["scene"] for _, c in script.changes if "scene" in c))
+    ]
 
 
 def paint(s: Shot, land: Land) -> Tensor:

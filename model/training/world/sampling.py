@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+_held: dict[tuple[str, torch.device], Tensor] = {}
+
+
+def held(name: str, array: npt.NDArray[np.float32], device: torch.device) -> Tensor:
+    """A painted constant on the device as float16, put there once under its name."""
+    key = (name, device)
+    if key not in _held:
+        _held[key] = torch.from_numpy(array).to(device).half()
+    return _held[key]
 
 
 def over(below: Tensor, colour: Tensor, alpha: Tensor) -> Tensor:
@@ -50,7 +62,9 @@ def tile(texture: Tensor, u: Tensor, v: Tensor) -> Tensor:
     scale = 2.0 / (size + 1)
     grid = torch.stack(((u % size + 0.5) * scale - 1.0, (v % size + 0.5) * scale - 1.0), -1)
     pictures, height, width, _ = grid.shape
-    out = F.grid_sample(padded, grid.reshape(1, pictures * height, width, 2), "bilinear", "border", align_corners=False)
+    out = F.grid_sample(
+        padded, grid.reshape(1, pictures * height, width, 2), "bilinear", "border", align_corners=False
+    )
     return out.view(texture.shape[0], pictures, height, width).transpose(0, 1)
 
 

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from model.training.world.shapes import (
 )
 
 LAYERS = 4
-VARIANTS = 8
+VARIANTS = 6
 PARALLAX = (0.10, 0.24, 0.50, 1.0)
 # Row of the waterline, beyond the picture where there is none. Layers 0..2 stand behind the water, 3 before it.
 WATERLINE = {"sea": 86.0, "lake": 98.0, "city": 110.0}
@@ -238,10 +239,16 @@ _PAINTERS: dict[str, Callable[[Canvas, Rng, int], None]] = {
 }  # fmt: skip
 
 
-@lru_cache(maxsize=None)
+@cache
 def strip(scene: str, layer: int, variant: int) -> Array:
     """(5, 124, 1024) float32, see `canvas`."""
     canvas = Canvas()
     seed = (NAMES["scene"].index(scene) * LAYERS + layer) * VARIANTS + variant
     _PAINTERS[scene](canvas, np.random.default_rng(seed), layer)
     return canvas.finish()
+
+
+def prepare(wanted: Iterable[tuple[str, int, int]]) -> None:
+    """Paint strips side by side ahead of their use: (scene, layer, variant) each."""
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda key: strip(*key), set(wanted)))

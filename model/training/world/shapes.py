@@ -34,6 +34,9 @@ def peaks(
     facet = facet if rough > 0.3 else np.sin(depth * 0.45 + away[owner, columns][None] * 0.02) * 0.2 + 0.5
     tone = np.clip(facet * 6, -1, 1)
     shade = np.where(lit, 0.88 + 0.12 * tone, 0.22 + 0.1 * tone)
+    if rough <= 0.3:  # a dune's shadow is lost further down
+        share = np.clip(cones[owner, columns] / h[owner] * 2.2, 0, 1)[None] * np.clip(1 - below / 22, 0, 1)
+        shade = 0.60 + (shade - 0.60) * share
     shade = shade * np.clip(1.1 - below / 160, 0.5, 1)
     teeth = np.abs(((x[None] * 0.17 + noise1(rng, (50,))[None] * 2) % 2) - 1) * 9 + noise1(rng, (120,))[None] * 3
     white = (depth < h[owner][None] * cap - 6 + teeth) & (cap > 0)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from model.training.world import palettes as p
 from model.training.world.look import Look
-from model.training.world.sampling import over, slide, smoothstep, stamp, tile, wrapped
+from model.training.world.sampling import held, over, slide, smoothstep, stamp, tile, wrapped
 from model.training.world.shot import FOG, RAIN, SNOW, STORM, Shot
 from model.training.world.sprites import CELL_HEIGHT, CELL_WIDTH, SPRITES, atlas
 from model.training.world.textures import bolts, clouds, tiles
@@ -45,7 +45,7 @@ def _stars(s: Shot, sky: Tensor) -> Tensor:
     if float(visible.max()) <= 0:
         return sky
     u = (s.xs[None, None] + (s.look("phase") * 256)[:, None, None]).expand(-1, len(s.ys), -1)
-    field = tile(s.table(tiles()[4:]), u, s.ys[None, :, None].expand_as(u))
+    field = tile(held("tiles", tiles(), s.device)[4:].float(), u, s.ys[None, :, None].expand_as(u))
     twinkle = 0.72 + 0.28 * torch.sin(s.t.view(-1, 1, 1) * 3.2 + field[:, 1] * 40)
     fade = smoothstep(0.1, 0.6, 1 - s.ys / s.horizon[:, None])[:, None, :, None]
     return sky + (field[:, 0] * twinkle)[:, None] * visible * fade * s.table((0.95, 0.97, 1.0)).view(1, 3, 1, 1)
@@ -58,7 +58,7 @@ def _planet(s: Shot, sky: Tensor) -> Tensor:
     x = (s.xs[None, None] - (s.look("planet_x") * s.vis)[:, None, None]) / scale + CELL_WIDTH / 2
     y = (s.ys[None, :, None] - s.look("planet_y")[:, None, None]) / scale + CELL_HEIGHT / 2
     x, y = torch.broadcast_tensors(x, y)
-    cell = s.table(atlas()[SPRITES.index("planet"), 0])
+    cell = held("planet", atlas()[SPRITES.index("planet"), 0], s.device).float()
     got = stamp(cell[None].expand(len(s.t), -1, -1, -1), x - 0.5, y - 0.5)
     tint = s.look("planet_colour").view(-1, 3, 1, 1)
     cream = s.table((0.98, 0.90, 0.80)).view(1, 3, 1, 1)
@@ -93,7 +93,7 @@ def _discs(s: Shot, sky: Tensor) -> Tensor:
 def _bolts(s: Shot, sky: Tensor) -> Tensor:
     if float(s.bolt[:, 1].max()) <= 0:
         return sky
-    sheets = s.table(bolts())
+    sheets = held("bolts", bolts(), s.device).float()
     which = s.bolt[:, 0].long()
     cells = sheets[which % len(sheets)][:, None]
     centre = (0.15 + 0.7 * ((which.float() * 0.618 + s.look("phase")) % 1)) * s.vis
@@ -101,15 +101,15 @@ def _bolts(s: Shot, sky: Tensor) -> Tensor:
     y = s.ys.view(1, -1, 1) - 5
     x, y = torch.broadcast_tensors(x, y.expand(len(s.t), -1, 1))
     alpha = stamp(cells, x, y) * s.bolt[:, 1].view(-1, 1, 1, 1)
-    near = torch.exp(-((s.xs.view(1, 1, 1, -1) - centre.view(-1, 1, 1, 1)) / 26) ** 2) * s.flash * 0.3
+    near = torch.exp(-(((s.xs.view(1, 1, 1, -1) - centre.view(-1, 1, 1, 1)) / 26) ** 2)) * s.flash * 0.3
     sky = sky + near * s.table((0.8, 0.85, 1.0)).view(1, 3, 1, 1)
     return over(sky, s.table((0.97, 0.98, 1.0)).view(1, 3, 1, 1).expand_as(sky), alpha.clamp(0, 1))
 
 
 def _cloud_strips(looks: list[Look], kind: str, device: torch.device, extra: int) -> Tensor:
-    strips = torch.stack([torch.from_numpy(clouds(kind, look.cloud)) for look in looks]).to(device)
-    flip = torch.tensor([look.flip for look in looks], device=device).view(-1, 1, 1, 1)
-    return wrapped(torch.where(flip, strips.flip(-1), strips), extra)
+    strips = [held(f"{kind} {look.cloud}", clouds(kind, look.cloud), device) for look in looks]
+    turned = [strip.flip(-1) if look.flip else strip for look, strip in zip(looks, strips, strict=True)]
+    return wrapped(torch.stack(turned).float(), extra)
 
 
 def _clouds(s: Shot, sky: Tensor) -> Tensor:
@@ -131,7 +131,9 @@ def _clouds(s: Shot, sky: Tensor) -> Tensor:
         if float(cover.max()) <= 0:
             continue
         strips = _cloud_strips(s.looks, kind, s.device, int(s.vis) + 2)
-        offset = torch.tensor([look.offsets[4 + i] for look in s.looks], device=s.device).repeat_interleave(s.pictures)
+        offset = torch.tensor([look.offsets[4 + i] for look in s.looks], device=s.device).repeat_interleave(
+            s.pictures
+        )
         u0 = (offset + s.camera * CLOUD_PARALLAX[i] + wind * CLOUD_WIND[i] * s.t) % 1024
         got = slide(strips, u0.view(s.clips, s.pictures), s.xs - 0.5, v)
         shade = got[:, 1:] / got[:, :1].clamp_min(1e-3)

@@ -70,7 +70,9 @@ def _curve(*points: Point, steps: int = 8) -> list[Point]:
             xy = []
             for d in (0, 1):
                 a, b, c, e = (p[i + j][d] for j in (-1, 0, 1, 2))
-                xy.append(0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - e) * t * t + (3 * b - a - 3 * c + e) * t**3))
+                xy.append(
+                    0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - e) * t * t + (3 * b - a - 3 * c + e) * t**3)
+                )
             out.append((xy[0], xy[1]))
     return [*out, points[-1]]
 
@@ -108,24 +110,30 @@ def _balloon(b: Brush, phase: float) -> None:
 
 
 def _birds(b: Brush, phase: float) -> None:
-    for x, y, s, lag in ((122, 30, 1.15, 0.0), (88, 18, 0.95, 1.3), (84, 56, 1.05, 2.4), (48, 34, 0.9, 3.6), (46, 76, 0.85, 5.0)):
-        flap = math.sin(phase * 2 + lag)
-        yb = y - flap * 2.5
-        lift = flap * 17 * s
-        for side, value in ((-1, 0.62), (1, 1.0)):
-            tip = (x + side * 21 * s - 7 * s, yb - 4 * s - lift)
-            elbow = (x + side * 10 * s, yb - 5 * s - lift * 0.62)
-            b.polygon(_curve((x + 4 * s, yb - 1), elbow, tip, (x + side * 9 * s - 5 * s, yb + 1 * s - lift * 0.3), (x - 5 * s, yb + 2)),
-                      value, 1.0)  # fmt: skip
-        b.polygon(_curve((x - 14 * s, yb - 2), (x - 2 * s, yb - 3.6 * s), (x + 9 * s, yb - 2 * s), (x + 13 * s, yb + 1),
-                         (x + 2 * s, yb + 4.4 * s), (x - 14 * s, yb + 3)), 0.95, 0.75)  # fmt: skip
-        b.polygon([(x + 12 * s, yb - 1), (x + 18 * s, yb + 1.4), (x + 12 * s, yb + 2.5)], 0.5)
+    for x, y, s, lag in ((80, 26, 1.25, 0.0), (32, 50, 1.0, 1.2), (126, 54, 1.05, 2.2), (78, 76, 0.9, 3.4)):
+        lift = math.sin(phase * 2 + lag)
+        yb = y - lift * 3 * s
+        for side, value in ((-1, 0.72), (1, 1.0)):
+            elbow_y, tip_y = yb - (6 + 7 * lift) * s, yb + (1 - 17 * lift) * s
+            top = _curve((x, yb - 3 * s), (x + side * 12 * s, elbow_y), (x + side * 30 * s, tip_y))
+            back = _curve((x + side * 30 * s, tip_y), (x + side * 14 * s, elbow_y + 7 * s), (x, yb + 4 * s))
+            b.polygon([*top, *back], value, 1.0)
+            near = (x + side * 21 * s, (elbow_y + tip_y) / 2 - 1.0 * s)
+            b.polygon(
+                [near, (x + side * 30 * s, tip_y), (x + side * 20 * s, (elbow_y + tip_y) / 2 + 4.5 * s)], 0.25, 0.3
+            )
+        b.ellipse(x, yb + 1 * s, 6.5 * s, 5.2 * s, 0.97, 0.12)
+        b.ellipse(x + 2 * s, yb - 3 * s, 4 * s, 3.6 * s, 1.0, 0.0)
+        b.polygon([(x + 5 * s, yb - 4 * s), (x + 10 * s, yb - 2 * s), (x + 5 * s, yb - 1 * s)], 0.62)
+        b.ellipse(x + 3 * s, yb - 4 * s, 0.9 * s, 0.9 * s, 0.1)
 
 
 def _train(b: Brush, phase: float) -> None:
     for k in range(5):  # smoke
         age = (k + phase / (2 * math.pi)) / 5
-        b.ellipse(118 - age * 88, 30 - age * 20 + 2 * math.sin(5 * age), 3.5 + age * 10, 3 + age * 8, 0.96 - 0.22 * age)
+        b.ellipse(
+            118 - age * 88, 30 - age * 20 + 2 * math.sin(5 * age), 3.5 + age * 10, 3 + age * 8, 0.96 - 0.22 * age
+        )
     for x0 in (4, 46):  # coaches
         b.polygon([(x0, 50), (x0 + 38, 50), (x0 + 38, 84), (x0, 84)], 0.95, 1.0)
         b.polygon([(x0, 70), (x0 + 38, 70), (x0 + 38, 84), (x0, 84)], 0.62, 1.0)
@@ -158,10 +166,26 @@ def _whale(b: Brush, phase: float) -> None:
     tail = 7 * wave
     body = _curve((150, 48), (143, 30), (118, 18), (84, 18), (52, 32), (30, 42 + tail * 0.6), (18, 38 + tail), (20, 46 + tail),
                   (34, 56 + tail * 0.6), (60, 68), (96, 76), (130, 70), (147, 60), (150, 48))  # fmt: skip
-    b.polygon(_curve((26, 40 + tail), (14, 32 + tail * 1.3), (3, 18 + tail * 1.8), (14, 22 + tail * 1.8), (24, 30 + tail * 1.4)), 0.75, 1.0)
-    b.polygon(_curve((26, 44 + tail), (12, 48 + tail * 1.3), (2, 60 + tail * 1.7), (14, 58 + tail * 1.7), (28, 50 + tail)), 0.6, 1.0)
+    b.polygon(
+        _curve(
+            (26, 40 + tail), (14, 32 + tail * 1.3), (3, 18 + tail * 1.8), (14, 22 + tail * 1.8), (24, 30 + tail * 1.4)
+        ),
+        0.75,
+        1.0,
+    )
+    b.polygon(
+        _curve((26, 44 + tail), (12, 48 + tail * 1.3), (2, 60 + tail * 1.7), (14, 58 + tail * 1.7), (28, 50 + tail)),
+        0.6,
+        1.0,
+    )
     b.polygon(body, 0.92, 1.0)
-    b.polygon(_curve((150, 54), (132, 56), (104, 60), (72, 60), (44, 54 + tail * 0.4), (62, 69), (96, 76), (130, 70), (147, 60)), 0.97, 0.0)
+    b.polygon(
+        _curve(
+            (150, 54), (132, 56), (104, 60), (72, 60), (44, 54 + tail * 0.4), (62, 69), (96, 76), (130, 70), (147, 60)
+        ),
+        0.97,
+        0.0,
+    )
     for k in range(5):
         b.line(_curve((140 - k * 7, 60 + k * 0.8), (120 - k * 8, 66 + k), (98 - k * 8, 66 + k * 0.4)), 0.9, 0.68)
     flip = 6 * math.sin(phase + 1)
@@ -215,9 +239,24 @@ def _dragon(b: Brush, phase: float) -> None:
     def at(x: float, y: float) -> Point:
         return (x, y + bob)
 
-    far = _curve(at(92, 52), at(100, 36 - up * 0.5), at(112, 22 - up), at(116, 38 - up * 0.5), at(108, 46 - up * 0.2), at(84, 58))
+    far = _curve(
+        at(92, 52),
+        at(100, 36 - up * 0.5),
+        at(112, 22 - up),
+        at(116, 38 - up * 0.5),
+        at(108, 46 - up * 0.2),
+        at(84, 58),
+    )
     b.polygon(far, 0.42, 1.0)
-    spine = _curve(at(6, 60 + 6 * math.sin(phase + 2)), at(24, 70 + 4 * math.sin(phase + 1)), at(48, 64), at(76, 57), at(100, 58), at(118, 50), at(128, 40))
+    spine = _curve(
+        at(6, 60 + 6 * math.sin(phase + 2)),
+        at(24, 70 + 4 * math.sin(phase + 1)),
+        at(48, 64),
+        at(76, 57),
+        at(100, 58),
+        at(118, 50),
+        at(128, 40),
+    )
     for i, (x, y) in enumerate(spine):
         f = i / (len(spine) - 1)
         r = 1.4 + 10.5 * math.exp(-(((f - 0.66) / 0.2) ** 2)) + 4.2 * f
@@ -233,7 +272,9 @@ def _dragon(b: Brush, phase: float) -> None:
     b.polygon([(tx - 4, ty + 6), (tx - 5, ty - 6), (tx + 8, ty), (tx + 4, ty + 4)], 0.5, 1.0)
     b.polygon([at(120, 32), at(112, 22), at(126, 30)], 0.9)
     b.polygon([at(126, 31), at(121, 19), at(131, 30)], 0.9)
-    b.polygon(_curve(at(119, 36), at(130, 29), at(146, 33), at(156, 40), at(152, 45), at(140, 47), at(124, 50)), 0.95, 1.0)
+    b.polygon(
+        _curve(at(119, 36), at(130, 29), at(146, 33), at(156, 40), at(152, 45), at(140, 47), at(124, 50)), 0.95, 1.0
+    )
     b.polygon(_curve(at(126, 48), at(140, 46), at(152, 46), at(146, 52), at(130, 53)), 0.6, 1.0)
     b.ellipse(135, 37 + bob, 2.6, 2.2, 1.0, 0.0, 1.0)
     for x in (72, 98):
@@ -252,7 +293,11 @@ def _planet(b: Brush, phase: float) -> None:
     b.ellipse(80, 48, 33, 33, 0.95, 1.0)
     for y, h, value in ((30, 5, 0.8), (45, 4, 1.0), (58, 7, 0.78), (70, 4, 0.9)):
         half = math.sqrt(max(0.0, 33**2 - (y - 48) ** 2)) * 0.99
-        b.polygon([(80 - half, y - h / 2), (80 + half, y - h / 2 - 3), (80 + half, y + h / 2 - 3), (80 - half, y + h / 2)], value, 0.75)
+        b.polygon(
+            [(80 - half, y - h / 2), (80 + half, y - h / 2 - 3), (80 + half, y + h / 2 - 3), (80 - half, y + h / 2)],
+            value,
+            0.75,
+        )
     shadow = Image.new("L", b.image.size)
     pen = ImageDraw.Draw(shadow)
     pen.ellipse([(80 - 33) * 4, (48 - 33) * 4, (80 + 33) * 4, (48 + 33) * 4], fill=150)
@@ -261,7 +306,13 @@ def _planet(b: Brush, phase: float) -> None:
     b.image = Image.merge("RGBA", (*dark.split(), b.image.getchannel("A")))
     ring = Image.new("RGBA", b.image.size)
     pen = ImageDraw.Draw(ring)
-    for grow, fill in ((76, (190, 60, 0, 255)), (66, (150, 40, 0, 255)), (62, (225, 20, 0, 255)), (52, (170, 40, 0, 255)), (46, (0, 0, 0, 0))):
+    for grow, fill in (
+        (76, (190, 60, 0, 255)),
+        (66, (150, 40, 0, 255)),
+        (62, (225, 20, 0, 255)),
+        (52, (170, 40, 0, 255)),
+        (46, (0, 0, 0, 0)),
+    ):
         pen.ellipse([(80 - grow) * 4, (48 - grow * 0.2) * 4, (80 + grow) * 4, (48 + grow * 0.2) * 4], fill=fill)
     ring = ring.rotate(14, Image.Resampling.BICUBIC)
     front = Image.new("L", b.image.size)

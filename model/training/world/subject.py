@@ -9,7 +9,7 @@ from torch import Tensor
 
 from model.training.world import palettes as p
 from model.training.world.attributes import NAMES
-from model.training.world.sampling import over, stamp
+from model.training.world.sampling import held, over, stamp
 from model.training.world.shot import FOG, ROWS, STORM, Shot
 from model.training.world.sprites import CELL_HEIGHT, CELL_WIDTH, FRAMES, SPRITES, atlas
 from model.training.world.textures import DECK_ROW
@@ -58,8 +58,7 @@ def place(s: Shot) -> Placed:
     cx = s.look("home_x") * s.vis + sway[:, 0] * swing * min(1.0, s.vis / 256)
     bob = sway[:, 1] * torch.sin(6.2832 * s.t / (sway[:, 2] * 0.37) + phase * 2)
     floats = (s.water < ROWS).float()
-    foot_row = s.table([NAMES["subject"].index(n) * 0.0 for n in _NAMES])[kind] + s.ground
-    foot_row = torch.where(kind == TRAIN, torch.full_like(foot_row, DECK_ROW + 0.6), foot_row)
+    foot_row = torch.where(kind == TRAIN, torch.full_like(s.ground, DECK_ROW + 0.6), s.ground)
     grounded = ((kind == TRAIN) | (kind == LIGHTHOUSE)).float() + (kind == BOAT).float() * floats
     in_air = _row(s, _ROW, 50.0) + s.look("home_y") + bob
     stands = foot_row + bob - (_row(s, _FOOT, 90.0) - CELL_HEIGHT / 2) * scale
@@ -67,20 +66,11 @@ def place(s: Shot) -> Placed:
     turn = (s.t * _row(s, _CYCLES) + s.look("phase")) % 1
     sheet = s.table([SPRITES.index(n) if n in SPRITES else 0 for n in _NAMES]).long()[kind]
     frame = (turn * FRAMES).long() % FRAMES
-    cells = _atlas(s.device)[sheet * FRAMES + frame].float()
+    cells = held("atlas", atlas(), s.device).flatten(0, 1)[sheet * FRAMES + frame].float()
     alpha = (s.subject_alpha * (kind != NONE)).view(-1, 1, 1, 1)
     foot = torch.where(grounded > 0.5, foot_row + bob * 0.5, s.water)
     wet = floats * (1 - (kind == TRAIN).float())
     return Placed(cx, cy, scale, cells, alpha, kind, foot, wet)
-
-
-_atlases: dict[torch.device, Tensor] = {}
-
-
-def _atlas(device: torch.device) -> Tensor:
-    if device not in _atlases:
-        _atlases[device] = torch.from_numpy(atlas()).flatten(0, 1).to(device).half()
-    return _atlases[device]
 
 
 def _look_up(s: Shot, at: Placed, x: Tensor, y: Tensor) -> Tensor:
@@ -144,7 +134,7 @@ def _beams(s: Shot, at: Placed, picture: Tensor, alpha: Tensor) -> Tensor:
     cone = ((wide - x.abs()) / 2.5).clamp(0, 1) * (down > 0) * torch.exp(-down / 48)
     is_ufo = (at.kind == UFO).float().view(-1, 1, 1, 1)
     pale = s.table((0.92, 1.0, 0.86)).view(1, 3, 1, 1).expand_as(picture)
-    picture = over(picture, pale, (cone * is_ufo * alpha * (0.22 + 0.38 * dusk)).clamp(0, 0.8))
+    picture = over(picture, pale, (cone * is_ufo * alpha * (0.10 + 0.48 * dusk)).clamp(0, 0.8))
     up = y + 32 * scale
     angle = 6.2832 * (s.t * 0.22 + s.look("phase")).view(-1, 1, 1, 1)
     reach = torch.cos(angle)

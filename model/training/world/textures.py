@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 from model.training.world.canvas import STRIP_WIDTH, Array, Canvas
 
@@ -53,17 +53,21 @@ def _cumulus(rng: Rng, x: float, floor: float, width: float) -> list[tuple[float
     return discs
 
 
-@lru_cache(maxsize=None)
+@cache
 def clouds(kind: str, variant: int) -> Array:
     """(2, 92, 1024): alpha and shade times alpha. kind: 'far' small clouds, 'near' big ones, 'deck' overcast."""
     rng = np.random.default_rng(1000 + variant * 3 + ("far", "near", "deck").index(kind))
     discs: list[tuple[float, float, float, float]] = []
     if kind == "far":
         for x in np.arange(0, STRIP_WIDTH, 64):
-            discs += _cumulus(rng, x + float(rng.uniform(-20, 20)), float(rng.uniform(56, 84)), float(rng.uniform(22, 46)))
+            discs += _cumulus(
+                rng, x + float(rng.uniform(-20, 20)), float(rng.uniform(56, 84)), float(rng.uniform(22, 46))
+            )
     elif kind == "near":
         for x in np.arange(0, STRIP_WIDTH, 128):
-            discs += _cumulus(rng, x + float(rng.uniform(-45, 45)), float(rng.uniform(26, 50)), float(rng.uniform(50, 92)))
+            discs += _cumulus(
+                rng, x + float(rng.uniform(-45, 45)), float(rng.uniform(26, 50)), float(rng.uniform(50, 92))
+            )
     else:
         for row, r in ((66, 8), (54, 13), (40, 17), (24, 20), (8, 22), (-6, 24)):
             count = int(STRIP_WIDTH / r * 0.95)
@@ -72,8 +76,21 @@ def clouds(kind: str, variant: int) -> Array:
                 skip = 0.45 if row == 66 else 0.18 if row == 54 else 0.0
                 if rng.random() >= skip:
                     y = row + float(rng.uniform(-4, 4))
-                    discs.append((x, y, r * float(rng.uniform(0.75, 1.3)), y + r * 0.55 if row > 50 else y + r * 1.3))
-    return _puffs(rng, discs)
+                    discs.append((x, y, r * float(rng.uniform(0.75, 1.3)), y + r * 1.3))
+    alpha, shade = _puffs(rng, discs)
+    return np.stack([alpha, _blur(shade, 5.0 if kind == "deck" else 0.9) / _cover(alpha, kind) * alpha])
+
+
+def _cover(alpha: Array, kind: str) -> Array:
+    return np.maximum(_blur(alpha, 5.0 if kind == "deck" else 0.9), 0.02)
+
+
+def _blur(field: Array, radius: float) -> Array:
+    """Gaussian blur of a tileable field (rows, columns)."""
+    pad = 32
+    wide = np.concatenate((field[:, -pad:], field, field[:, :pad]), 1)
+    image = Image.fromarray((np.clip(wide, 0, 1) * 255).astype(np.uint8), "L")
+    return np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), np.float32)[:, pad:-pad] / 255
 
 
 def _tile(draw_scale: int, paint: npt.NDArray[np.uint8]) -> Array:

@@ -69,9 +69,7 @@ def _weights(script: Script, key: str, seconds: Floats, rate_hz: float, duration
     return w
 
 
-def _switch(
-    script: Script, key: str, seconds: Floats, rate_hz: float, half_s: float
-) -> tuple[Ints, Ints, Floats]:
+def _switch(script: Script, key: str, seconds: Floats, rate_hz: float, half_s: float) -> tuple[Ints, Ints, Floats]:
     """(value, number of switches before, level 0..1): the old value goes down for half_s, the new one comes up."""
     value = np.full(len(seconds), index(key, script.start[key]), np.int64)
     count = np.zeros(len(seconds), np.int64)

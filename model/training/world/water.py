@@ -9,7 +9,7 @@ from torch import Tensor
 
 from model.training.world import palettes as p
 from model.training.world.attributes import NAMES
-from model.training.world.sampling import mirror, over, smoothstep, tile
+from model.training.world.sampling import held, mirror, over, smoothstep, tile
 from model.training.world.shot import RAIN, ROWS, STORM, Shot
 from model.training.world.sky import sun_place
 from model.training.world.textures import noise
@@ -38,7 +38,7 @@ def make_ripples(s: Shot) -> Ripples | None:
     spread = 36.0 / (d + 14.0)
     u = (s.xs.view(1, 1, -1) - s.vis / 2 + drift) * spread
     v = torch.log(d + 7.0) * 46.0
-    field = s.table(noise())
+    field = held("noise", noise(), s.device).float()
     a = tile(field, u * 0.9 + t * 5.0, (v - t * 5.0).expand_as(u))
     b = tile(field, u * 1.7 - t * 7.0 + 90, (v * 1.6 - t * 9.0).expand_as(u))
     rough = 1 + 1.2 * s.weather[index, STORM] + 0.25 * s.weather[index, RAIN]
