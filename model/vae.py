@@ -182,7 +182,7 @@ def _unpatchify(x: Tensor, patch: int) -> Tensor:
 def _cells(x: Tensor) -> Tensor:
     """(pictures, height, width, 3) -> (pictures, height / 2, width / 2, 12), ordered (colour, column, row)."""
     frames, height, width, _ = x.shape
-    x = x.view(frames, height // 2, 2, width // 2, 2, 3).permute(0, 1, 3, 5, 4, 2)
+    x = x.reshape(frames, height // 2, 2, width // 2, 2, 3).permute(0, 1, 3, 5, 4, 2)
     return x.reshape(frames, height // 2, width // 2, 12)
 
 

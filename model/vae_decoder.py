@@ -298,7 +298,7 @@ class StreamDecoder:
             start += [Attention(attention), ResidualBlock(resnet, indices, pairs)]
         blocks = [UpBlock(block, indices, pairs) for block in decoder.up_blocks]
         self.stages: list[Sequence[Layer]] = [start, *([block] for block in blocks)]
-        self.head = CausalConv(decoder.conv_out, next(indices), decoder.norm_out, pairs)
+        self.head = CausalConv(decoder.conv_out, next(indices), decoder.norm_out)  # narrow: pairs gain nothing
         self.tail_count = next(indices)
         self.frames_per_latent = math.prod(block.frame_factor for block in blocks)
         self.stage_memory = self._memory([1, *(block.frame_factor for block in blocks)])
