@@ -155,6 +155,10 @@ class Sessions:
                 self._replace_main(session)
         self._deal()
 
+    def left(self, session: Session) -> None:
+        """Nobody watches the session any more: whoever waits may have its slot."""
+        self._deal()
+
     def _deal(self) -> None:
         """Give free slots to those who wait; ask those whom nobody watches to yield theirs."""
         self._waiting.sort(key=lambda session: not session.watched)

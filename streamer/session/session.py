@@ -30,6 +30,8 @@ PARK_AFTER_S = 5.0
 PARK_PATIENCE_S = 3.0
 """The worker has this long for the snapshot of a stream that is being parked; then an older one has to do."""
 SNAPSHOT_EVERY_S = 5.0
+START_SLACK_S = 4.0
+"""A stream that starts gives way to whatever is due before this: more than any lead."""
 RESTARTS, RESTARTS_WITHIN_S = 3, 60.0
 """A stream that goes on after failures does so at most this often in this time."""
 
@@ -65,6 +67,9 @@ class Slots(Protocol):
 
     def release(self, session: Session) -> None:
         """The session holds none and wants none."""
+
+    def left(self, session: Session) -> None:
+        """Nobody watches the session any more."""
 
 
 class Session:
@@ -295,10 +300,13 @@ class Session:
         if not self._player.running:
             return
         if self._pacer.lock(self._loop.time(), self._player.next_tick_s):
-            for steer in self.steers.lock(self._timeline.locked):
-                self._log.append(log.encode(log.entry(steer.message())))
-                self._publish_steer(steer)
+            self._lock_steers()
             self._send_credit()
+
+    def _lock_steers(self) -> None:
+        for steer in self.steers.lock(self._timeline.locked):
+            self._log.append(log.encode(log.entry(steer.message())))
+            self._publish_steer(steer)
 
     def _ticked(self, shown: Tick) -> None:
         if shown is Tick.PICTURE:
@@ -354,6 +362,10 @@ class Session:
         self._fresh = True
         self._parking = self._evicted = False
         timeline.denoised = timeline.next_latent
+        if timeline.locked == timeline.next_latent:
+            # The picture is held until the next one comes, which has to be locked for that.
+            timeline.locked = timeline.blocks.next(timeline.locked)
+        self._lock_steers()
         self._player.hold(math.inf)
         self._link.start(
             seed=self.seed,
@@ -444,9 +456,8 @@ class Session:
     def _send_credit(self) -> None:
         now_s, next_tick_s = self._loop.time(), self._player.next_tick_s
         if self._fresh:
-            # Not shown yet: as soon as possible, but not before those that are.
-            timings, anew = self._timings, self._timeline.next_latent == 0
-            next_tick_s = now_s + timings.decode_s + (timings.first_block_s if anew else timings.block_s)
+            # Not shown yet: as soon as possible, but after those that are.
+            next_tick_s = now_s + self._timings.first_block_s + START_SLACK_S
         elif not self._player.running:
             next_tick_s = now_s + PARK_AFTER_S
         self._link.credit(self._pacer.credit(now_s, next_tick_s))
@@ -496,6 +507,7 @@ class Session:
         else:
             self._player.stop()
             self._arm("park", PARK_AFTER_S, self.park)
+        self._slots.left(self)
 
     def _go_live(self) -> None:
         self._drop("park")

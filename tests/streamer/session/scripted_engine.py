@@ -210,17 +210,18 @@ class ScriptedEngine:
 
     def _next(self) -> None:
         """Between two steps: read what came, choose the next step."""
+        while self._inbox:
+            self._take(self._inbox.pop(0))
         self._job = None
-        inbox, self._inbox = self._inbox, []
-        for message in inbox:
-            self._take(message)
         timings = self._info.timings
         costs = Costs(pass_s=timings.pass_s, decode_s=timings.decode_s)
         frontiers = [stream.frontier for stream in self._streams.values()]
         job = next_job(frontiers, self._loop.time(), costs)
         if job is None:
             return
-        nominal = timings.pass_s if isinstance(job, Passes) else PRIME_S if isinstance(job, Prime) else timings.decode_s
+        nominal = (
+            timings.pass_s if isinstance(job, Passes) else PRIME_S if isinstance(job, Prime) else timings.decode_s
+        )
         took_s = nominal * self.jitter()
         self._job = self._loop.call_later(took_s, self._did, job, took_s)
 
