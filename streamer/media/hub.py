@@ -96,6 +96,7 @@ class Hub:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="encoder")
         self._jobs: set[asyncio.Future[Any]] = set()
         self._pending = 0
+        self._late = False
         self._packets: set[Sink[Packet]] = set()
         self._fragments: set[Sink[Fragment]] = set()
         self._capacity = math.ceil(QUEUE_S * self.rate_hz)
@@ -129,8 +130,11 @@ class Hub:
             return
         if self._pending >= PENDING_PICTURES:
             self.stats.dropped += 1
-            logger.warning("the encoder is late: picture of tick %d dropped", tick)
+            if not self._late:  # once for a run of them
+                logger.warning("the encoder is late: pictures from tick %d on are dropped", tick)
+            self._late = True
             return
+        self._late = False
         self._pending += 1
         job = self._start(self._encode, i420, tick, self._keyframe_due(tick))
         job.add_done_callback(self._encoded)

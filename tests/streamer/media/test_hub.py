@@ -143,13 +143,18 @@ async def test_places_are_limited() -> None:
         hub.fragments()
 
 
-async def test_a_late_encoder_costs_pictures_not_memory_and_not_the_loop(hub: Hub) -> None:
+async def test_a_late_encoder_costs_pictures_not_memory_and_says_so_once(
+    hub: Hub, caplog: pytest.LogCaptureFixture
+) -> None:
     reader = await join(hub)
     blocker = threading.Event()
     hub._thread.submit(blocker.wait)
     for tick in range(50):
         hub.release(picture(tick), tick)
     assert hub.stats.dropped == 50 - PENDING_PICTURES
+    assert [record.getMessage() for record in caplog.records] == [
+        "the encoder is late: pictures from tick 4 on are dropped"
+    ]
     blocker.set()
     await hub.close()
     await reader.task
