@@ -7,22 +7,22 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from diffusers import AutoencoderKLWan
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from model.stream_config import StreamConfig
+from model.text import TextEncoder
 from model.transformer import SanaVideoTransformer3DModel, parameter_shapes
-
-if TYPE_CHECKING:
-    from model.text import TextEncoder
-    from model.vae import StreamingVAE
+from model.vae import StreamingVAE
 
 CLASS_NAMES = ("SanaVideoTransformer3DModel", "SanaVideoCausalTransformer3DModel")
 WEIGHT_PARTS = ("transformer", "vae", "text_encoder")
 WEIGHTS = "diffusion_pytorch_model"
+LOADING_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
 _READ_BYTES = 1 << 20
 
 
@@ -55,9 +55,6 @@ def load_checkpoint(
     Raises:
         CheckpointError: what is missing or damaged, in one line.
     """
-    from model.text import TextEncoder
-    from model.vae import StreamingVAE
-
     folder = Path(path)
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such folder")
@@ -70,12 +67,40 @@ def load_checkpoint(
     except ValueError as error:
         raise CheckpointError(str(error)) from error
     transformer = load_transformer(folder, device, dtype)
+    vae = load_vae(folder, device, dtype)
     try:
-        vae = StreamingVAE.load(folder, device, dtype)
-        text = TextEncoder.load(folder, config, device)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}: {_one_line(error)}") from error
+        text = TextEncoder.from_pretrained(folder, config, device)
+    except LOADING_ERRORS as error:
+        raise CheckpointError(f"{folder / 'text_encoder'}: {_one_line(error)}") from error
+    if text.width != transformer.config.caption_channels:
+        raise CheckpointError(
+            f"{folder}: the text encoder is {text.width} wide, the transformer reads "
+            f"{transformer.config.caption_channels}"
+        )
+    if vae.channels != transformer.config.in_channels:
+        raise CheckpointError(
+            f"{folder}: the VAE has {vae.channels} latent channels, the transformer {transformer.config.in_channels}"
+        )
     return Checkpoint(transformer, vae, text, config, weights_hash(folder))
+
+
+def load_vae(path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> StreamingVAE:
+    """Load the VAE of a diffusers folder.
+
+    Raises:
+        CheckpointError: names the folder, or the missing, unexpected or misshapen parameter.
+    """
+    folder = Path(path) / "vae"
+    try:
+        vae, found = AutoencoderKLWan.from_pretrained(
+            folder, local_files_only=True, torch_dtype=dtype or default_dtype(device), output_loading_info=True
+        )
+        for what in ("missing", "unexpected", "mismatched"):
+            if names := found[f"{what}_keys"]:
+                raise CheckpointError(f"{folder}: {what} parameter {min(map(str, names))}")
+        return StreamingVAE(vae.to(device))
+    except LOADING_ERRORS as error:
+        raise CheckpointError(f"{folder}: {_one_line(error)}") from error
 
 
 def default_dtype(device: torch.device | str) -> torch.dtype:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,6 +47,31 @@ class StateLayout:
             raise ValueError(f"sink must be at least 0 blocks, not {self.sink}")
         if not 0 < self.decay <= 1:
             raise ValueError(f"decay must be above 0 and at most 1, not {self.decay}")
+
+
+def layout_of(
+    config: Any, height: int, width: int, window: int | None = None, sink: int = 0, decay: float = 1.0
+) -> StateLayout:
+    """The layout for a transformer's config and latents of height x width.
+
+    Raises:
+        ValueError: a size not made of whole patches, or a memory rule outside its limit.
+    """
+    p_t, p_h, p_w = config.patch_size
+    if p_t != 1:
+        raise ValueError(f"a patch of {p_t} latent frames cannot be streamed frame by frame")
+    if height < p_h or width < p_w or height % p_h or width % p_w:
+        raise ValueError(f"latents of {height}x{width} are not made of whole {p_h}x{p_w} patches")
+    return StateLayout(
+        layers=config.num_layers,
+        heads=config.num_attention_heads,
+        head_dim=config.attention_head_dim,
+        channels=config.num_attention_heads * config.attention_head_dim,
+        tokens=(height // p_h) * (width // p_w),
+        window=window,
+        sink=sink,
+        decay=decay,
+    )
 
 
 class StatePool:

@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
 
 from model.layers import TextCache
 from model.noise import philox_normal
+from model.passes import Row, run_rows
 from model.sampler import SAMPLERS, Commit, SamplerName, Step, block_steps, clean_estimate, euler, renoise
 from model.snapshot import FORMAT, Snapshot
-from model.state import NULL_SLOT, StateLayout, StatePool, StateView
+from model.state import StatePool, layout_of
 from model.stream_config import StreamConfig
 from model.transformer import SanaVideoTransformer3DModel
 
@@ -42,35 +44,9 @@ def new_pool(
         slab: by how many slots it grows.
     """
     config = config or StreamConfig()
-    layout = _layout(transformer, height, width, config.window_blocks, config.sink_blocks, config.decay)
+    memory = (config.window_blocks, config.sink_blocks, config.decay)
+    layout = layout_of(transformer.config, height, width, *memory)
     return StatePool(layout, transformer.dtype, transformer.device, slab)
-
-
-def _layout(
-    transformer: SanaVideoTransformer3DModel,
-    height: int,
-    width: int,
-    window: int | None,
-    sink: int,
-    decay: float,
-) -> StateLayout:
-    shape = transformer.config
-    p_t, p_h, p_w = shape.patch_size
-    if p_t != 1:
-        raise ValueError(f"a patch of {p_t} latent frames cannot be streamed frame by frame")
-    if height < p_h or width < p_w or height % p_h or width % p_w:
-        raise ValueError(f"latents of {height}x{width} are not made of whole {p_h}x{p_w} patches")
-    channels = shape.num_attention_heads * shape.attention_head_dim
-    return StateLayout(
-        layers=shape.num_layers,
-        heads=shape.num_attention_heads,
-        head_dim=shape.attention_head_dim,
-        channels=channels,
-        tokens=(height // p_h) * (width // p_w),
-        window=window,
-        sink=sink,
-        decay=decay,
-    )
 
 
 @dataclass(frozen=True)
@@ -86,19 +62,6 @@ class _Text:
 class _Guidance:
     scale: float
     negative: _Text | None
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One row of a pass: latents (1, channels, frames, height, width) and what goes with them."""
-
-    latents: Tensor
-    timestep: float
-    text: TextCache
-    slot: int
-    frame: int
-    block: int
-    commit: bool
 
 
 class LatentStream(Iterator[Tensor]):
@@ -173,8 +136,8 @@ class LatentStream(Iterator[Tensor]):
         self.recache = config.recache if recache is None else recache
         self.seed = seed
         self._noise = noise
-        self._layout = _layout(
-            transformer,
+        self._layout = layout_of(
+            transformer.config,
             height,
             width,
             config.window_blocks if window is None else window,
@@ -388,7 +351,7 @@ class LatentStream(Iterator[Tensor]):
             drawn = [philox_normal(self.seed, frame, pass_, shape, device) for frame in span]
         return torch.stack(drawn, dim=1).unsqueeze(0)
 
-    def _rows(self) -> list[_Row]:
+    def _rows(self) -> list[Row]:
         """The rows of the step to do: one a slot, the conditional one first."""
         step = self._steps[0]
         texts = [self._commit_text if isinstance(step, Commit) else self._text]
@@ -404,7 +367,7 @@ class LatentStream(Iterator[Tensor]):
             frame, block = self._next_frame, self._block_index
         commit = isinstance(step, Commit)
         return [
-            _Row(latents, timestep, text.cache, slot, frame, block, commit)
+            Row(self.transformer, self.pool, latents, timestep, text.cache, slot, frame, block, commit)
             for text, slot in zip(texts, self._slots, strict=True)
         ]
 
@@ -449,50 +412,15 @@ def advance(streams: Sequence[LatentStream], bucket: int | None = None) -> list[
     """
     if len({id(stream) for stream in streams}) != len(streams):
         raise ValueError("a stream stands twice in the batch")
-    rows: list[tuple[int, _Row]] = []
-    groups: dict[tuple[object, ...], list[int]] = {}
-    for index, stream in enumerate(streams):
+    rows: list[Row] = []
+    counts: list[int] = []
+    for stream in streams:
         stream._begin()
-        for row in stream._rows():
-            text = row.text.keys[0].shape[-2] if row.text.keys else 0
-            key = (id(stream.transformer), id(stream.pool), row.latents.shape, text, row.text.bias is None)
-            groups.setdefault(key, []).append(len(rows))
-            rows.append((index, row))
-    flows: list[list[Tensor]] = [[] for _ in streams]
-    results: dict[int, Tensor] = {}
-    for members in groups.values():
-        size = bucket or len(members)
-        for start in range(0, len(members), size):
-            part = members[start : start + size]
-            stream = streams[rows[part[0]][0]]
-            out = _run(stream.transformer, stream.pool, [rows[i][1] for i in part], size)
-            results.update(zip(part, out, strict=True))
-    for position, (index, _) in enumerate(rows):
-        flows[index].append(results[position])
-    return [stream._finish(flow) for stream, flow in zip(streams, flows, strict=True)]
-
-
-def _run(transformer: SanaVideoTransformer3DModel, pool: StatePool, rows: list[_Row], size: int) -> Sequence[Tensor]:
-    padding = size - len(rows)
-    if padding:
-        empty = torch.zeros_like(rows[0].latents)
-        rows = rows + [_Row(empty, 0.0, rows[0].text, NULL_SLOT, 0, 0, False)] * padding
-    state = StateView(
-        pool=pool,
-        slots=[row.slot for row in rows],
-        frames=[row.frame for row in rows],
-        blocks=[row.block for row in rows],
-        commit=[row.commit for row in rows],
-    )
-    latents = rows[0].latents if len(rows) == 1 else torch.cat([row.latents for row in rows])
-    (flow,) = transformer(
-        latents.to(transformer.dtype),
-        TextCache.stack([row.text for row in rows]),
-        torch.tensor([row.timestep for row in rows], device=latents.device),
-        return_dict=False,
-        state=state,
-    )
-    return flow.split(1)[: size - padding]
+        own = stream._rows()
+        rows += own
+        counts.append(len(own))
+    flows = iter(run_rows(rows, bucket))
+    return [stream._finish(list(islice(flows, count))) for stream, count in zip(streams, counts, strict=True)]
 
 
 def _checked(guidance: _Guidance) -> _Guidance:

@@ -1,0 +1,85 @@
+"""Transformer passes over rows of many streams."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from model.layers import TextCache
+from model.state import NULL_SLOT, StatePool, StateView
+from model.transformer import SanaVideoTransformer3DModel
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a pass: latents (1, channels, frames, height, width) and what goes with them.
+
+    `frame` is the absolute latent frame of the first one, `block` the index of the block that a commit writes.
+    """
+
+    transformer: SanaVideoTransformer3DModel
+    pool: StatePool
+    latents: Tensor
+    timestep: float
+    text: TextCache
+    slot: int
+    frame: int
+    block: int
+    commit: bool
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """Rows of one kind fit into one pass."""
+        tokens = self.text.keys[0].shape[-2] if self.text.keys else 0
+        return (id(self.transformer), id(self.pool), self.latents.shape, tokens, self.text.bias is None)
+
+
+def run_rows(rows: Sequence[Row], bucket: int | None = None) -> list[Tensor]:
+    """The flow (1, channels, frames, height, width) of each row; rows of one kind share passes.
+
+    Args:
+        rows: in any order.
+        bucket: rows of each pass: fewer are padded with null rows, more are split. None takes what there is.
+
+    Raises:
+        ValueError: a bucket below 1.
+    """
+    if bucket is not None and bucket < 1:
+        raise ValueError(f"a bucket holds at least 1 row, not {bucket}")
+    kinds: dict[tuple[object, ...], list[int]] = {}
+    for index, row in enumerate(rows):
+        kinds.setdefault(row.kind, []).append(index)
+    flows: dict[int, Tensor] = {}
+    for members in kinds.values():
+        size = bucket or len(members)
+        for start in range(0, len(members), size):
+            part = members[start : start + size]
+            flows.update(zip(part, _run([rows[i] for i in part], size), strict=True))
+    return [flows[index] for index in range(len(rows))]
+
+
+def _run(rows: list[Row], size: int) -> Sequence[Tensor]:
+    first, count = rows[0], len(rows)
+    if count < size:
+        empty = torch.zeros_like(first.latents)
+        null = replace(first, latents=empty, timestep=0.0, slot=NULL_SLOT, frame=0, block=0, commit=False)
+        rows = rows + [null] * (size - count)
+    state = StateView(
+        pool=first.pool,
+        slots=[row.slot for row in rows],
+        frames=[row.frame for row in rows],
+        blocks=[row.block for row in rows],
+        commit=[row.commit for row in rows],
+    )
+    latents = first.latents if size == 1 else torch.cat([row.latents for row in rows])
+    (flow,) = first.transformer(
+        latents.to(first.transformer.dtype),
+        TextCache.stack([row.text for row in rows]),
+        torch.tensor([row.timestep for row in rows], device=latents.device),
+        return_dict=False,
+        state=state,
+    )
+    return flow.split(1)[:count]
