@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from aiortc import RTCIceServer
 from fastapi import APIRouter, Request, Response
 
 from streamer.api.problems import Problem
-from streamer.api.state import SessionOf, StateOf
+from streamer.api.state import SessionOf, State, StateOf
 from streamer.media.whep import WhepError, WhepResource
 
 router = APIRouter(prefix="/streams/{stream}/whep", tags=["video"])
@@ -42,10 +44,23 @@ async def offer(session: SessionOf, state: StateOf, request: Request) -> Respons
     return Response(resource.answer, 201, headers, media_type="application/sdp")
 
 
+@router.get("/{id}")
+async def show(id: str, session: SessionOf, state: StateOf) -> dict[str, Any]:
+    """Where this connection's RTP time starts: tick k has RTP timestamp (origin + k * 90,000 / rate_hz) mod 2^32.
+
+    `rtp_origin` is null before the first picture was sent.
+    """
+    resource = _connection(state, id)
+    return {"id": resource.id, "rtp_origin": resource.rtp_origin(), "rate_hz": float(session.rate_hz)}
+
+
 @router.delete("/{id}", status_code=204, response_class=Response)
 async def close(id: str, state: StateOf) -> None:
     """End the connection; who knows its id may."""
-    resource = state.connections.pop(id, None)
-    if resource is None:
+    await _connection(state, id).close()
+
+
+def _connection(state: State, id: str) -> WhepResource:
+    if id not in state.connections:
         raise Problem(404, "connection-unknown", f"no connection {id!r} here", field="id")
-    await resource.close()
+    return state.connections[id]
