@@ -11,9 +11,11 @@ import { store } from "./dom.js";
  * @property {string} [reason]
  * @property {string} prompt
  * @property {number} seed
+ * @property {string} size `256x144`
  * @property {number} rate_hz pictures a second
  * @property {number} picture newest released picture
  * @property {number} tick
+ * @property {number} seq of its newest event
  * @property {number} viewers
  * @property {number} lead_s
  * @property {string} created_at
@@ -28,8 +30,10 @@ import { store } from "./dom.js";
 
 /**
  * @typedef {object} Model
- * @property {string} name
- * @property {number} rate_hz the rate that the checkpoint was made for
+ * @property {string} checkpoint
+ * @property {string} weights_hash
+ * @property {string[]} sizes `256x144`
+ * @property {number} model_rate_hz the rate that the checkpoint was made for
  * @property {Record<string, VocabularyEntry[]>} vocabulary by bank
  */
 
@@ -46,7 +50,7 @@ export class Problem extends Error {
     this.field = body.field ?? "";
     this.limit = body.limit ?? null;
     this.retryAfterS = body.retry_after_s ?? null;
-    /** Streams that one may join instead. @type {Stream[]} */
+    /** Ids of streams that one may join instead. @type {string[]} */
     this.streams = body.streams ?? [];
     this.body = body;
   }
@@ -104,9 +108,9 @@ export class Api {
     return this.get("/v1/model");
   }
 
-  /** @returns {Promise<Stream>} */
-  stream() {
-    return this.get(this.path);
+  /** @param {string} [id] another than the page's @returns {Promise<Stream>} */
+  stream(id) {
+    return this.get(id ? `/v1/streams/${encodeURIComponent(id)}` : this.path);
   }
 
   /** Rejects with the server's progress while it warms up. @returns {Promise<unknown>} */

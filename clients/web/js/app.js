@@ -2,7 +2,7 @@
  * The page: who talks to whom.
  */
 
-import { $, pause, secondsText, store } from "./dom.js";
+import { $, pause, secondsText } from "./dom.js";
 import { Album } from "./stills.js";
 import { Api, Problem } from "./api.js";
 import { Attachment } from "./attach.js";
@@ -33,10 +33,10 @@ class Page {
     this.api = new Api(id);
     this.clock = new Clock();
     this.steers = new Steers(this.clock);
-    this.album = new Album("checkpoint");
+    this.album = new Album();
     const videos = { ws: $("#video-ws"), rtc: $("#video-rtc") };
     this.feed = new Feed(this.api, this.clock, videos, query.get("transport"));
-    this.stage = new Stage(this.feed, id);
+    this.stage = new Stage(this.feed, `${this.api.path}/poster.jpg`);
     this.events = new Events(this.api, (event) => this.#heard(event), () => {});
     this.attachment = new Attachment(this.api, this.feed, this.events);
     this.timeline = new Timeline($("#timeline"), this.clock, this.steers);
@@ -64,9 +64,10 @@ class Page {
       if (attachment.phase === "live") deck.release();
     };
     attachment.onmodel = (model) => {
+      this.album.open(model.weights_hash);
       deck.model = model;
-      this.stage.size(model.width ?? 16, model.height ?? 9);
-      $("#model").textContent = model.name ?? "";
+      this.stage.size(model.sizes[0]);
+      $("#model").textContent = model.checkpoint;
     };
     attachment.onstream = (stream) => this.#found(stream);
     feed.onpicture = (picture, at) => {
@@ -98,7 +99,7 @@ class Page {
   /** @param {import("./api.js").Stream} stream */
   async #found(stream) {
     this.clock.setRate(stream.rate_hz);
-    if (stream.height && stream.width) this.stage.size(stream.width, stream.height);
+    this.stage.size(stream.size);
     if (this.#begun) return;
     this.#begun = true;
     document.title = id === "main" ? "Live" : `Live · ${stream.prompt}`;
@@ -190,10 +191,10 @@ class Page {
   async #open(how) {
     try {
       const { stream } = this.attachment;
+      /** @type {Record<string, unknown>} */
       let wanted = {};
       if (how === "replay") wanted = { log: await this.api.log() };
       else if (how === "continue" && stream) wanted = { prompt: stream.prompt, seed: stream.seed };
-      else wanted = { prompt: stream?.prompt ?? store.get("mine", ["the sea at sunset"])[0] };
       const made = await this.api.create(wanted);
       location.assign(`/s/${made.id}`);
     } catch (error) {

@@ -3,17 +3,20 @@
  * come back after either end was away. Draws nothing.
  */
 
-import { Backoff, pause } from "./dom.js";
+import { Backoff, pause, store } from "./dom.js";
 import { Problem } from "./api.js";
 
 const POLL_MS = 5000;
 const WARM_POLL_MS = 600;
+const MODEL = "model";
+const FULL = ["capacity-full", "viewers-full"];
 
 /** @typedef {"connecting" | "warming" | "live" | "reconnecting" | "full" | "gone"} Phase */
 
 export class Attachment {
   #backoff = new Backoff();
   #looking = false;
+  #warmed = { at: 0, fraction: 0 };
   /** Counts searches, so that an older one can't overrule a newer. */
   #search = 0;
 
@@ -34,8 +37,10 @@ export class Attachment {
     this.model = null;
     /** Why it is gone or full. @type {Problem | null} */
     this.problem = null;
-    /** Of warming up, 0 to 1, and the seconds left as the server guesses. */
-    this.progress = { fraction: 0, leftS: NaN, what: "" };
+    /** Streams that one may join while this one is full. @type {{prompt: string, viewers: number, page: string}[]} */
+    this.others = [];
+    /** Of warming up, 0 to 1, and the seconds left if it goes on as it went. */
+    this.progress = { fraction: 0, leftS: NaN };
     /** When the link was lost, milliseconds. */
     this.lostAt = NaN;
     this.onchange = () => {};
@@ -113,11 +118,12 @@ export class Attachment {
     this.problem = null;
     if (!this.model) {
       this.model = model;
+      store.set(MODEL, model);
       this.onmodel(model);
     }
     this.onstream(stream);
     if (stream.status === "ended" || stream.status === "failed") return this.#ended(stream.reason ?? stream.status);
-    this.events.start();
+    this.events.start(stream.seq);
     this.feed.start();
     this.#settle();
   }
@@ -129,19 +135,12 @@ export class Attachment {
       this.#search++;
       return this.#ended(problem.body.reason ?? problem.message, problem);
     }
-    if (problem.code === "capacity-full") {
-      this.#refused(problem);
-      return;
-    }
+    if (FULL.includes(problem.code)) return this.#full(problem);
     try {
       await this.api.ready();
     } catch (error) {
       if (error instanceof Problem && error.status === 503) {
-        const { progress } = error.body;
-        const fraction = progress?.fraction ?? (typeof progress === "number" ? progress : 0);
-        this.progress = { fraction, leftS: error.retryAfterS ?? NaN, what: progress?.what ?? "" };
-        if (!this.model) this.api.model().then((model) => this.model ?? this.onmodel((this.model = model))).catch(() => {});
-        this.#enter("warming");
+        this.#warming(error.body.progress ?? 0);
         return pause(WARM_POLL_MS);
       }
     }
@@ -149,24 +148,51 @@ export class Attachment {
     await pause(this.#backoff.next());
   }
 
-  /** @param {Problem} problem */
-  #refused(problem) {
-    if (problem.status === 410 || problem.status === 4410) return this.#ended(problem.body.reason ?? problem.message, problem);
-    if (problem.code !== "capacity-full") return;
+  /** @param {number} fraction that is done */
+  #warming(fraction) {
+    const now = performance.now();
+    if (this.phase !== "warming" || fraction < this.progress.fraction) this.#warmed = { at: now, fraction };
+    const [since, gained] = [now - this.#warmed.at, fraction - this.#warmed.fraction];
+    const leftS = gained > 0.05 ? ((1 - fraction) * since) / gained / 1000 : NaN;
+    this.progress = { fraction, leftS };
+    // Pads that a visit before knew already queue.
+    const known = this.model ? null : store.get(MODEL);
+    if (known && this.phase !== "warming") this.onmodel(known);
+    this.#enter("warming");
+  }
+
+  /** @param {Problem} problem that lists streams to join instead */
+  async #full(problem) {
     this.#search++;
     this.#looking = false;
     this.feed.stop();
     this.problem = problem;
+    this.others = [];
     this.#enter("full");
+    const asked = await Promise.allSettled(problem.streams.map((id) => this.api.stream(id)));
+    this.others = asked.flatMap((one, i) => {
+      if (one.status === "rejected") return [];
+      const page = problem.streams[i] === "main" ? "/" : `/s/${problem.streams[i]}`;
+      return [{ prompt: one.value.prompt, viewers: one.value.viewers, page }];
+    });
+    this.onchange();
+  }
+
+  /** @param {Problem} problem */
+  #refused(problem) {
+    if (problem.status === 410 || problem.status === 4410) return this.#ended(problem.body.reason ?? problem.message, problem);
+    if (FULL.includes(problem.code)) this.#full(problem);
   }
 
   /** @param {string} reason @param {Problem} [problem] */
   #ended(reason, problem) {
     if (this.lasting) {
       // The server opens it anew; until then the last picture stays.
-      if (!this.#looking) this.#find();
-      this.feed.reconnect();
-      return this.#enter("reconnecting");
+      this.#enter("reconnecting");
+      const search = ++this.#search;
+      this.#looking = true;
+      pause(this.#backoff.next()).then(() => search === this.#search && this.#find());
+      return;
     }
     this.problem = problem ?? new Problem(410, { detail: reason });
     this.feed.stop();
@@ -202,7 +228,9 @@ export class Attachment {
     if (this.phase === "gone" || this.phase === "full") {
       if (this.feed.link !== "live") return;
     }
-    if (this.feed.link === "live") this.#enter("live");
+    // The worker was lost: the stream goes on from its last snapshot, the connections stay.
+    if (this.stream?.status === "starting" && this.feed.pictures) this.#enter("reconnecting");
+    else if (this.feed.link === "live") this.#enter("live");
     else if (this.feed.link === "lost") this.#enter("reconnecting");
     else if (this.phase !== "reconnecting" || this.feed.link === "idle") this.#enter(this.#looking ? this.phase : "connecting");
   }

@@ -6,6 +6,8 @@
  */
 
 const KEPT = 64;
+/** A message this much later than the quickest is no slow network: the stream stood still meanwhile. */
+const STOOD_MS = 500;
 
 export class Clock {
   /** @type {{tick: number, picture: number}[]} by tick */
@@ -35,7 +37,9 @@ export class Clock {
    */
   heard(tick, picture, now) {
     this.anchor(tick, picture);
-    this.#origins.push(now - (tick * 1000) / this.rate);
+    const origin = now - (tick * 1000) / this.rate;
+    if (this.running && origin - Math.min(...this.#origins) > STOOD_MS) this.#origins = [];
+    this.#origins.push(origin);
     if (this.#origins.length > KEPT) this.#origins.shift();
   }
 

@@ -4,6 +4,8 @@
 
 import { Backoff } from "./dom.js";
 
+const RECENT = 60;
+
 /**
  * @typedef {object} StreamEvent
  * @property {number} seq
@@ -35,8 +37,10 @@ export class Events {
     this.onlink = onlink;
   }
 
-  start() {
+  /** @param {number} seq of the newest event; the ones just before tell what is made already */
+  start(seq) {
     if (this.#wanted) return;
+    this.#seq = Math.max(0, seq - RECENT);
     this.#wanted = true;
     this.#connect();
   }
@@ -61,7 +65,7 @@ export class Events {
       const event = JSON.parse(data);
       if (event.seq !== undefined) {
         // A new stream behind the same name (a server started anew) counts from the start again.
-        if (event.stream === this.#stream && event.seq <= this.#seq) return;
+        if ((event.stream === this.#stream || !this.#stream) && event.seq <= this.#seq) return;
         this.#stream = event.stream;
         this.#seq = event.seq;
       }

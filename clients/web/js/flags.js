@@ -6,6 +6,8 @@
 import { h, secondsText } from "./dom.js";
 
 const ROW_PX = 132;
+/** Less holds no word. */
+const LEAST_PX = 26;
 
 /** @param {import("./steers.js").Steer} steer what the flag says */
 export function flagText(steer) {
@@ -70,8 +72,9 @@ export class Flags {
       // Several at one boundary: only the last of them stands, the others are struck through beneath it.
       const under = list.slice(i + 1).filter((other) => other.at === steer.at).length;
       const style = this.#nodes.get(steer.key)?.style;
-      style?.setProperty("--room", `${Math.min(ROW_PX, Math.max(8, room))}px`);
+      style?.setProperty("--room", `${room < LEAST_PX ? 0 : Math.min(ROW_PX, room)}px`);
       style?.setProperty("--under", String(Math.min(2, under)));
+      this.#nodes.get(steer.key)?.classList.toggle("tight", room < LEAST_PX);
     });
   }
 }

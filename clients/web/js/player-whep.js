@@ -78,7 +78,10 @@ export class WhepPlayer {
     if (this.#last - meta.rtpTimestamp > 2 ** 31) this.#wraps++;
     this.#last = meta.rtpTimestamp;
     const ticks = ((meta.rtpTimestamp + this.#wraps * 2 ** 32) * clock.rate) / RTP_HZ;
-    this.#offsets.push(clock.tickAt(meta.receiveTime ?? meta.presentationTime) - ticks);
+    const offset = clock.tickAt(meta.receiveTime ?? meta.presentationTime) - ticks;
+    // The clock itself was set anew (the stream had stood still): so is this.
+    if (Math.abs(offset - Math.min(...this.#offsets)) > clock.rate / 2) this.#offsets = [];
+    this.#offsets.push(offset);
     if (this.#offsets.length > SAMPLES) this.#offsets.shift();
     return Math.round(ticks + Math.min(...this.#offsets));
   }

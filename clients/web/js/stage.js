@@ -2,33 +2,31 @@
  * The stage: the picture, its own light on the wall behind it, its hue for the pads, a pulse when a steer shows.
  */
 
-import { $, calm, store } from "./dom.js";
-import { draw, still } from "./stills.js";
+import { $, calm } from "./dom.js";
+import { draw } from "./stills.js";
 
 const LIGHT_MS = 500;
 const PULSE_EVERY_MS = 400;
-const POSTER_EVERY_MS = 10000;
 
 export class Stage {
   #pulsed = 0;
-  #postered = 0;
 
-  /** @param {import("./feed.js").Feed} feed @param {string} id the stream's, for its poster */
-  constructor(feed, id) {
+  /** @param {import("./feed.js").Feed} feed @param {string} poster address of the stream's last picture */
+  constructor(feed, poster) {
     this.feed = feed;
-    this.poster = `poster:${id}`;
     this.root = /** @type {HTMLElement} */ ($("#stage"));
     this.frame = /** @type {HTMLElement} */ ($("#frame"));
     this.last = /** @type {HTMLCanvasElement} */ ($("#last"));
     this.light = /** @type {HTMLCanvasElement} */ ($("#light"));
     this.edge = /** @type {HTMLElement} */ ($("#edge"));
     feed.onfreeze = (video) => draw(video, this.last);
-    this.#showPoster();
+    this.#await(poster);
     setInterval(() => this.#shine(), LIGHT_MS);
   }
 
-  /** @param {number} width @param {number} height pictures' pixels */
-  size(width, height) {
+  /** @param {string} size of the pictures, `256x144` */
+  size(size) {
+    const [width, height] = size.split("x").map(Number);
     this.frame.style.setProperty("--ratio", String(width / height));
     this.root.style.setProperty("--ratio", String(width / height));
   }
@@ -63,12 +61,6 @@ export class Stage {
     context.filter = "blur(2px)";
     context.drawImage(this.light, 0, 0);
     context.filter = "none";
-    const now = performance.now();
-    if (now - this.#postered > POSTER_EVERY_MS) {
-      this.#postered = now;
-      const picture = still(this.feed.video);
-      if (picture) store.set(this.poster, picture.toDataURL("image/jpeg", 0.8));
-    }
   }
 
   /**
@@ -88,14 +80,13 @@ export class Stage {
     document.documentElement.style.setProperty("--glow", `hsl(${hue.toFixed(0)} ${strength.toFixed(0)}% 62%)`);
   }
 
-  #showPoster() {
-    const url = store.get(this.poster);
-    if (!url) return;
+  /** Something to look at until the first picture. @param {string} poster */
+  #await(poster) {
     const image = new Image();
     image.onload = () => {
       if (this.feed.pictures) return;
       this.last.getContext("2d")?.drawImage(image, 0, 0, this.last.width, this.last.height);
     };
-    image.src = url;
+    image.src = poster;
   }
 }

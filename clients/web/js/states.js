@@ -75,7 +75,7 @@ export class States {
   #bar() {
     const { stream, model } = this.attachment;
     document.body.dataset.watch = String(this.watchOnly);
-    const slower = stream && model && stream.rate_hz < model.rate_hz - 0.5;
+    const slower = stream && model && stream.rate_hz < model.model_rate_hz - 0.5;
     $("#slower").hidden = !slower;
     if (!stream) return;
     if (slower) $("#slower").textContent = `${Math.round(stream.rate_hz)} Hz: slower machine`;
@@ -129,11 +129,12 @@ export class States {
       this.act.retry();
       return ["full again", []];
     }
-    const others = (problem?.streams ?? []).map((stream) =>
-      h("li", {}, h("a", { href: `/s/${stream.id}` }, h("b", {}, stream.prompt ?? stream.id), h("span", {}, `${stream.viewers} watching`))),
-    );
+    const others = this.attachment.others.map((stream) => {
+      const watching = `${stream.viewers} watching`;
+      return h("li", {}, h("a", { href: stream.page }, h("b", {}, stream.prompt), h("span", {}, watching)));
+    });
     return [
-      `full ${left}`,
+      `full ${left} ${others.length}`,
       [h("h2", {}, "Every place is taken"), h("p", {}, others.length ? `Trying again in ${left} s, or join one of these` : `Trying again in ${left} s`), h("ul", {}, ...others)],
     ];
   }

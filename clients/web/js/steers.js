@@ -167,7 +167,7 @@ export class Steers {
     if (steer.state !== "asked") return;
     steer.state = "queued";
     if (data.at_picture !== undefined) steer.at = data.at_picture;
-    if (steer.mine && data.eta_s !== undefined) {
+    if (steer.mine && Number.isFinite(data.eta_s)) {
       steer.promisedS = (now - steer.askedAt) / 1000 + data.eta_s + this.clock.delay(now);
       if (!steer.inS) this.etaS += (Math.min(data.eta_s, 4) - this.etaS) * 0.4;
     }

@@ -1,6 +1,6 @@
 /**
- * Stills taken in the page: one a block for the filmstrip, the last seen under each value for the pads, the last
- * of all as the poster of the next visit.
+ * Stills taken in the page: one a block for the filmstrip, the last seen under each value for the pads, kept
+ * from visit to visit.
  */
 
 import { store } from "./dom.js";
@@ -39,16 +39,19 @@ export function still(video) {
 
 /** Small pictures by name, kept from visit to visit. */
 export class Album {
-  #key;
+  #key = "";
   /** @type {Record<string, string>} data URLs; the newest last */
-  #pictures;
+  #pictures = {};
 
-  /** @param {string} checkpoint stills of one model mean nothing to another */
-  constructor(checkpoint) {
-    this.#key = `stills:${checkpoint}`;
-    this.#pictures = store.get(this.#key, {});
+  constructor() {
     /** @type {(name: string) => void} */
     this.onchange = () => {};
+  }
+
+  /** @param {string} weights stills of one checkpoint mean nothing to another */
+  open(weights) {
+    this.#key = `stills:${weights.slice(0, 16)}`;
+    this.#pictures = store.get(this.#key, {});
   }
 
   /** @param {string} name @returns {string} a data URL, or nothing */
@@ -67,7 +70,7 @@ export class Album {
       this.#pictures[name] = url;
     }
     for (const old of Object.keys(this.#pictures).slice(0, -KEPT)) delete this.#pictures[old];
-    store.set(this.#key, this.#pictures);
+    if (this.#key) store.set(this.#key, this.#pictures);
     names.forEach((name) => this.onchange(name));
   }
 }

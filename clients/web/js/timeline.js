@@ -102,6 +102,7 @@ export class Timeline {
    */
   picture(picture, video) {
     for (const block of this.#blocks.values()) {
+      if (block.first + block.pictures <= picture) block.node.classList.add("past");
       const middle = block.first + Math.floor(block.pictures / 2);
       if (block.still || picture < middle || picture >= block.first + block.pictures) continue;
       block.still = still(video);
