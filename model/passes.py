@@ -1,4 +1,4 @@
-"""Transformer passes over rows of many streams."""
+"""Transformer passes over rows of many streams, and the text that they read."""
 
 from __future__ import annotations
 
@@ -11,6 +11,44 @@ from torch import Tensor
 from model.layers import TextCache
 from model.state import NULL_SLOT, StatePool, StateView
 from model.transformer import SanaVideoTransformer3DModel
+
+
+@dataclass(frozen=True)
+class Text:
+    """A prompt: embeddings (1, tokens, channels), mask (1, tokens), and what the transformer's blocks read of it."""
+
+    embeds: Tensor
+    mask: Tensor | None
+    cache: TextCache
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, transformer: SanaVideoTransformer3DModel, embeds: Tensor, mask: Tensor | None) -> Text:
+        """Project a prompt once for all passes."""
+        embeds = embeds.detach().to(transformer.device)
+        mask = None if mask is None else mask.to(transformer.device)
+        return cls(embeds, mask, transformer.encode_text(embeds, mask))
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Classifier-free guidance: flow = negative + scale (positive - negative); a scale of 1 is none.
+
+    Raises:
+        ValueError: a scale other than 1 without a negative prompt.
+    """
+
+    scale: float
+    negative: Text | None
+
+    def __post_init__(self) -> None:
+        if self.scale != 1 and self.negative is None:
+            raise ValueError("guidance_scale other than 1 needs a negative_text")
+
+    @property
+    def rows(self) -> int:
+        """Rows and slots that a stream needs."""
+        return 1 if self.scale == 1 else 2
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 
 import torch
 from torch import Tensor
 
-from model.layers import TextCache
 from model.noise import philox_normal
-from model.passes import Row, run_rows
+from model.passes import Guidance, Row, Text, run_rows
 from model.sampler import SAMPLERS, Commit, SamplerName, Step, block_steps, clean_estimate, euler, renoise
 from model.snapshot import FORMAT, Snapshot
 from model.state import StatePool, layout_of
@@ -47,21 +45,6 @@ def new_pool(
     memory = (config.window_blocks, config.sink_blocks, config.decay)
     layout = layout_of(transformer.config, height, width, *memory)
     return StatePool(layout, transformer.dtype, transformer.device, slab)
-
-
-@dataclass(frozen=True)
-class _Text:
-    """A prompt in force: embeddings (1, tokens, channels), mask (1, tokens), and what the blocks read."""
-
-    embeds: Tensor
-    mask: Tensor | None
-    cache: TextCache
-
-
-@dataclass(frozen=True)
-class _Guidance:
-    scale: float
-    negative: _Text | None
 
 
 class LatentStream(Iterator[Tensor]):
@@ -151,10 +134,10 @@ class LatentStream(Iterator[Tensor]):
         self._text = self._encode(text, text_mask)
         negative = None if negative_text is None else self._encode(negative_text, negative_mask)
         scale = config.guidance_scale if guidance_scale is None else guidance_scale
-        self._guidance = _checked(_Guidance(scale, negative))
-        self._pending: tuple[_Text, _Guidance] | None = None
+        self._guidance = Guidance(scale, negative)
+        self._pending: tuple[Text, Guidance] | None = None
         self._commit_text = self._text
-        self._slots = [self.pool.acquire() for _ in range(1 if scale == 1 else 2)]
+        self._slots = [self.pool.acquire() for _ in range(self._guidance.rows)]
         self._next_frame = first_frame
         self._block_index = 0
         self._steps: deque[Step] = deque()
@@ -226,13 +209,10 @@ class LatentStream(Iterator[Tensor]):
         before = self._pending[1] if self._pending else self._guidance
         negative = before.negative if negative_text is None else self._encode(negative_text, negative_mask)
         scale = before.scale if guidance_scale is None else guidance_scale
-        self._pending = (self._encode(text, text_mask), _checked(_Guidance(scale, negative)))
+        self._pending = (self._encode(text, text_mask), Guidance(scale, negative))
 
-    @torch.no_grad()
-    def _encode(self, embeds: Tensor, mask: Tensor | None) -> _Text:
-        embeds = embeds.detach().to(self.transformer.device)
-        mask = None if mask is None else mask.to(self.transformer.device)
-        return _Text(embeds, mask, self.transformer.encode_text(embeds, mask))
+    def _encode(self, embeds: Tensor, mask: Tensor | None) -> Text:
+        return Text.of(self.transformer, embeds, mask)
 
     # -- snapshots ---------------------------------------------------------------------------------------------
 
@@ -277,14 +257,12 @@ class LatentStream(Iterator[Tensor]):
         if clean is not None and (clean.shape[1], *clean.shape[3:]) != (channels, self.height, self.width):
             raise ValueError(f"the snapshot's latents are {tuple(clean.shape)}")
         negative = snapshot.get("negative_text")
-        guidance = _checked(
-            _Guidance(
-                snapshot["guidance_scale"],
-                None if negative is None else self._encode(negative, snapshot.get("negative_mask")),
-            )
+        guidance = Guidance(
+            snapshot["guidance_scale"],
+            None if negative is None else self._encode(negative, snapshot.get("negative_mask")),
         )
         text = self._encode(snapshot["text"], snapshot.get("text_mask"))
-        count = 1 if guidance.scale == 1 else 2
+        count = guidance.rows
         parts = [
             {name.removeprefix(f"slot{i}."): v for name, v in snapshot.items() if name.startswith(f"slot{i}.")}
             for i in range(count)
@@ -333,7 +311,7 @@ class LatentStream(Iterator[Tensor]):
             self._pending = None
             if self.recache:
                 self._commit_text = self._text
-            held, needed = len(self._slots), 1 if self._guidance.scale == 1 else 2
+            held, needed = len(self._slots), self._guidance.rows
             self._hold(needed)
             if needed > held:
                 self.pool.copy(self._slots[0], self._slots[1])
@@ -421,9 +399,3 @@ def advance(streams: Sequence[LatentStream], bucket: int | None = None) -> list[
         counts.append(len(own))
     flows = iter(run_rows(rows, bucket))
     return [stream._finish(list(islice(flows, count))) for stream, count in zip(streams, counts, strict=True)]
-
-
-def _checked(guidance: _Guidance) -> _Guidance:
-    if guidance.scale != 1 and guidance.negative is None:
-        raise ValueError("guidance_scale other than 1 needs a negative_text")
-    return guidance

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -130,7 +130,7 @@ class SanaVideoTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Att
         """
         embeds = embeds.to(self.dtype)
         text = self.caption_norm(self.caption_projection(embeds))
-        pairs = [block.attn2.text(text) for block in self.transformer_blocks if block.attn2 is not None]
+        pairs = [block.attn2.text(text) for block in self._blocks() if block.attn2 is not None]
         bias = None if mask is None else ((1 - mask.to(text.dtype)) * MASKED)[:, None, None]
         return TextCache(tuple(key for key, _ in pairs), tuple(value for _, value in pairs), bias)
 
@@ -172,7 +172,7 @@ class SanaVideoTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Att
         text = encoder_hidden_states
         turn = self._turn(grid, state, x.device)
         pasts = self._pasts(state)
-        for index, block in enumerate(self.transformer_blocks):
+        for index, block in enumerate(self._blocks()):
             pair = (text.keys[index], text.values[index]) if text.keys else None
             arguments = (x, time, turn, pair, text.bias, grid, pasts[index])
             if torch.is_grad_enabled() and self.gradient_checkpointing:
@@ -188,6 +188,9 @@ class SanaVideoTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Att
                 [past.last for past in done if past.last is not None],
             )
         return Transformer2DModelOutput(sample=output) if return_dict else (output,)
+
+    def _blocks(self) -> Iterator[TransformerBlock]:
+        return cast("Iterator[TransformerBlock]", iter(self.transformer_blocks))
 
     def _patchify(self, latents: Tensor, grid: tuple[int, int, int]) -> Tensor:
         # (B, C, F, H, W) -> (B, tokens, channels): the patch convolution does not overlap, so it is a linear layer.
@@ -236,7 +239,7 @@ class SanaVideoTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Att
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
         """As in diffusers, in diffusers' shapes."""
         # `ModelMixin` asks `self.state_dict()` in the middle of a long method: answer in diffusers' shapes.
-        self.state_dict = self.diffusers_state_dict  # type: ignore[method-assign]
+        self.state_dict = self.diffusers_state_dict
         try:
             super().save_pretrained(*args, **kwargs)
         finally:
