@@ -121,7 +121,7 @@ def test_random_steers_and_jitter_give_no_underrun_and_bounded_latency(machine: 
     info = MACHINES[machine]
 
     async def scenario() -> None:
-        engine, session, hub = await _live(info, seed)
+        _engine, session, hub = await _live(info, seed)
         dice = random.Random(seed)
         steers, most_lock_s = [], 0.0
         await asyncio.sleep(6)
@@ -150,7 +150,7 @@ def test_a_flood_of_steers_starves_nothing(machine: str, every_s: float) -> None
     info = MACHINES[machine]
 
     async def scenario() -> None:
-        engine, session, hub = await _live(info, jitter_seed=5)
+        _engine, session, hub = await _live(info, jitter_seed=5)
         await asyncio.sleep(6)
         before = session.picture
         steers = []

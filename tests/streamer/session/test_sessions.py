@@ -68,7 +68,7 @@ def test_a_new_stream_takes_the_slot_of_one_that_nobody_watches() -> None:
 
 def test_full_only_when_all_are_watched_and_then_says_what_one_may_join() -> None:
     async def scenario() -> None:
-        engine, sessions = await _server(capacity=2)
+        _engine, sessions = await _server(capacity=2)
         sessions.main.hub.join()
         other = sessions.create(CreateStream(prompt="other"))
         other.hub.join()
@@ -114,7 +114,7 @@ def test_a_parked_stream_that_is_watched_again_waits_until_somebody_leaves() -> 
 
 def test_two_streams_that_run_unwatched_do_not_take_turns() -> None:
     async def scenario() -> None:
-        engine, sessions = await _server()
+        _engine, sessions = await _server()
         one = sessions.create(CreateStream(prompt="one", idle="run"))
         await asyncio.sleep(10)
         two = sessions.create(CreateStream(prompt="two", idle="run"))

@@ -1,0 +1,160 @@
+"""Sessions over the real worker (a tiny checkpoint) and the real hub: what was shown is what the log says."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streamer.engine.process import Engine
+from streamer.media.hub import Hub
+from streamer.session import session as session_module
+from streamer.session.manager import Sessions
+from streamer.session.session import Session
+from streamer.session.spec import CreateStream
+from streamer.session.states import Status
+from streamer.session.steers import Steer, SteerStatus
+from streamer.settings import Settings
+
+TIMEOUT_S = 60.0
+
+
+class RecordingHub(Hub):
+    """The real hub, and hashes of what was released to it."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.hashes: list[bytes] = []
+        self.ticks: list[int] = []
+
+    def release(self, i420: bytes, tick: int) -> None:
+        digest = hashlib.sha256(i420).digest()
+        # Equal neighbours are taken for repeats: a tiny model never makes two equal pictures in a row.
+        if not self.hashes or self.hashes[-1] != digest:
+            self.hashes.append(digest)
+        self.ticks.append(tick)
+        super().release(i420, tick)
+
+
+@contextlib.asynccontextmanager
+async def served(model: Path) -> AsyncIterator[tuple[Engine, Sessions]]:
+    engine = await Engine.start(model, rate_hz=16, threads=1)
+    sessions = Sessions(engine, Settings(prompt="the sea by day", seed=5), RecordingHub)
+    try:
+        await sessions.start(await engine.wait_ready())
+        yield engine, sessions
+    finally:
+        await sessions.close()
+        await engine.close()
+
+
+@contextlib.asynccontextmanager
+async def watched(session: Session) -> AsyncIterator[None]:
+    """Somebody watches: takes the video as a browser would."""
+
+    async def watch() -> None:
+        with session.hub.fragments() as viewer:
+            await viewer.start()
+            async for _ in viewer:
+                pass
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
+async def seen(session: Session, wanted: Callable[[], bool]) -> None:
+    """Wait until something is so, looking at each event (there is at least one a second)."""
+    async with asyncio.timeout(TIMEOUT_S):
+        if wanted():
+            return
+        async for _ in session.events.follow(after=session.events.seq):
+            if wanted():
+                return
+        assert wanted()
+
+
+async def reached(session: Session, picture: int) -> None:
+    await seen(session, lambda: session.picture >= picture)
+
+
+async def released(session: Session, steer: Steer) -> None:
+    await seen(session, lambda: steer.status is SteerStatus.RELEASED)
+
+
+async def check_replay(sessions: Sessions, session: Session) -> None:
+    """A stream from the log shows the same pictures, bit for bit."""
+    log, shown = session.log_lines(), list(session.hub.hashes)
+    assert len(shown) == session.picture + 1, "each picture once, and no two alike"
+    assert session.hub.ticks == list(range(len(session.hub.ticks)))
+    await session.end("seen enough")
+    again = sessions.create(CreateStream(log="\n".join(log)))
+    async with watched(again):
+        await reached(again, len(shown) - 1)
+        assert again.hub.hashes[: len(shown)] == shown
+        assert again.log_lines() == log
+    await again.end()
+
+
+async def test_a_log_run_again_gives_bit_identical_pictures(tiny_model: Path) -> None:
+    async with served(tiny_model) as (_, sessions):
+        session = sessions.create(CreateStream(prompt="the sea by day", seed=11))
+        async with watched(session):
+            for prompt in ("the sea at night", "snowy mountains by day"):
+                await released(session, session.steer(prompt))
+            await reached(session, 60)
+            first, last = session.steers
+            assert first.latency_s is not None
+            assert last.at_latent > first.at_latent
+        await check_replay(sessions, session)
+
+
+async def test_parked_and_watched_again_goes_on_bit_for_bit(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "PARK_AFTER_S", 0.05)
+    async with served(tiny_model) as (engine, sessions):
+        session = sessions.create(CreateStream(prompt="the sea by day", seed=12))
+        for picture in (25, 47, 70):
+            async with watched(session):
+                await reached(session, picture)
+                session.steer(f"the sea at night {picture}")
+            await seen(session, lambda: session.status is Status.PARKED)
+        assert engine.stats is not None
+        async with watched(session):
+            await reached(session, 90)
+        await check_replay(sessions, session)
+
+
+async def test_main_outlives_its_worker_bit_for_bit(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_module, "SNAPSHOT_EVERY_S", 1.0)
+    async with served(tiny_model) as (engine, sessions):
+        main = sessions.main
+        other = None
+        async with watched(main):
+            await reached(main, 50)
+            main.steer("the sea at night")
+            assert engine.ready is not None
+            pid = engine.ready.pid
+            os.kill(pid, signal.SIGKILL)
+            await seen(main, lambda: main.status is Status.STARTING)
+            late = main.steer("snowy mountains by day")
+            await released(main, late)
+            assert engine.ready.pid != pid
+            await reached(main, main.picture + 20)
+            if engine.ready.capacity > 1:
+                other = sessions.create(CreateStream(prompt="the sea"))
+        if other is not None:
+            await other.end()
+        await check_replay(sessions, main)
+        assert sessions.main is not main
