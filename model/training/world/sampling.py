@@ -19,7 +19,7 @@ def held(name: str, array: npt.NDArray[np.float32], device: torch.device) -> Ten
     return _held[key]
 
 
-def over(below: Tensor, colour: Tensor, alpha: Tensor) -> Tensor:
+def over(below: Tensor, colour: Tensor, alpha: Tensor | float) -> Tensor:
     """`colour` (not multiplied by alpha) laid over `below`; (pictures, 3, H, W), alpha broadcasts."""
     return below + (colour - below) * alpha
 
@@ -55,7 +55,7 @@ def slide(texture: Tensor, u0: Tensor, x: Tensor, v: Tensor) -> Tensor:
 
 
 def tile(texture: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    """A periodic texture (channels, S, S) at texel coordinates u, v (pictures, H, W) -> (pictures, channels, H, W)."""
+    """A periodic texture (channels, S, S) at texels u, v (pictures, H, W) -> (pictures, channels, H, W)."""
     size = texture.shape[-1]
     padded = torch.cat((texture, texture[:, :1]), 1)
     padded = torch.cat((padded, padded[:, :, :1]), 2)[None]

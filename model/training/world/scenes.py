@@ -52,18 +52,17 @@ def _sea(c: Canvas, rng: Rng, layer: int) -> None:
         for x in _along(rng, 3):
             h = float(rng.uniform(9, 22))
             for dx, k in ((0.0, 1.0), (h * 0.8, 0.6), (-h * 0.7, 0.45)):
-                c.polygon([(x + dx - h * 0.55 * k, 92), (x + dx - h * 0.2 * k, 88 - h * k * 0.9), (x + dx, 88 - h * k),
-                           (x + dx + h * 0.35 * k, 88 - h * k * 0.6), (x + dx + h * 0.6 * k, 92)], 0.24,
-                          snow=0.5)  # fmt: skip
-                c.polygon([(x + dx - h * 0.55 * k, 92), (x + dx - h * 0.2 * k, 88 - h * k * 0.9), (x + dx, 88 - h * k),
-                           (x + dx + h * 0.02, 92)], 0.9, snow=0.8)  # fmt: skip
+                at = x + dx
+                left = [(at - h * 0.55 * k, 92), (at - h * 0.2 * k, 88 - h * k * 0.9), (at, 88 - h * k)]
+                right = [(at + h * 0.35 * k, 88 - h * k * 0.6), (at + h * 0.6 * k, 92)]
+                c.polygon(left + right, 0.24, snow=0.5)
+                c.polygon([*left, (at + h * 0.02, 92)], 0.9, snow=0.8)
     elif layer == 3:
         for x in _along(rng, 4):
             h = float(rng.uniform(7, 15))
-            c.polygon([(x - h * 2.4, 146), (x - h, 144 - h * 0.8), (x + h * 0.2, 143 - h), (x + h * 1.5, 146 - h * 0.5),
-                       (x + h * 2.6, 146)], 0.3, 0.2, snow=0.5)  # fmt: skip
-            c.polygon([(x - h * 2.4, 146), (x - h, 144 - h * 0.8), (x + h * 0.2, 143 - h), (x + h * 0.1, 146)], 0.85,
-                      snow=0.85)  # fmt: skip
+            left = [(x - h * 2.4, 146), (x - h, 144 - h * 0.8), (x + h * 0.2, 143 - h)]
+            c.polygon([*left, (x + h * 1.5, 146 - h * 0.5), (x + h * 2.6, 146)], 0.3, 0.2, snow=0.5)
+            c.polygon([*left, (x + h * 0.1, 146)], 0.85, snow=0.85)
 
 
 def _lake(c: Canvas, rng: Rng, layer: int) -> None:
@@ -175,8 +174,8 @@ def _city(c: Canvas, rng: Rng, layer: int) -> None:
     if layer == 3:
         c.box(0, 136, STRIP_WIDTH, 146, 0.35, 0.3, snow=0.7)
         c.box(0, 134.5, STRIP_WIDTH, 136.5, 0.95, 0.2, snow=1.0)
-        for x in np.arange(8, STRIP_WIDTH, 16):
-            c.box(x, 129, x + 1, 136, 0.3, 0.2)
+        for post in range(8, STRIP_WIDTH, 16):
+            c.box(post, 129, post + 1, 136, 0.3, 0.2)
         c.box(0, 128.4, STRIP_WIDTH, 129.6, 0.6, 0.2, snow=0.8)
         for x in _along(rng, 10, 0.1):
             c.box(x - 0.8, 108, x + 0.8, 136, 0.2, 0.2)

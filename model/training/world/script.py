@@ -93,6 +93,7 @@ def make_script(
     short_probability: float = 0.45,
 ) -> Script:
     """A script with given attributes and changes; captions and seed are drawn from `rng`."""
+    seed = rng.getrandbits(62)
     now = dict(start)
     by_block = dict(changes)
     captions: list[str] = []
@@ -109,7 +110,7 @@ def make_script(
         captions.append(text)
         attributes.append(dict(now))
     counts = block_picture_counts(blocks, block_pictures)
-    return Script(dict(start), tuple(changes), counts, captions, rng.getrandbits(62), attributes)
+    return Script(dict(start), tuple(changes), counts, captions, seed, attributes)
 
 
 def sample_scripts(
@@ -133,7 +134,8 @@ def sample_scripts(
     scripts = []
     for _ in range(n):
         first = {key: draw(key, rng) for key in NAMES} | (start or {})
-        now, changes = dict(first), []
+        now = dict(first)
+        changes: list[tuple[int, Attributes]] = []
         for block in range(1, blocks):
             if len(changes) < max_changes and rng.random() < change_probability:
                 change = draw_changes(now, rng)

@@ -56,7 +56,7 @@ def hills(
     bend = np.sin(c.x * 2 * np.pi * 9 / STRIP_WIDTH + below * 0.07 + height[None] * 4)
     shade = 0.56 + contrast * (-slope[None] * 0.09 * np.exp(-below / 30) + 0.1 * bend)
     shade = shade + 0.2 * np.exp(-below / 3.0) - below * 0.004
-    c.fill(below > 0, shade, accent, 0.92)
+    c.fill(below > 0, shade.astype(np.float32), accent, 0.92)
     return outline.astype(np.float32)
 
 
@@ -150,7 +150,7 @@ def crystal(c: Canvas, rng: Rng, x: float, base: float, h: float, glow: float) -
     for lean, scale in ((-0.45, 0.62), (0.4, 0.7), (0.0, 1.0)):
         w, tall = h * 0.16 * (0.7 + 0.5 * scale), h * scale
         tip, foot = x + lean * tall * float(rng.uniform(0.7, 1.1)), x + lean * h * 0.25
-        c.polygon([(foot - w, base + 2), (tip - w * 0.55, base - tall * 0.78), (tip, base - tall),
-                   (tip + w * 0.5, base - tall * 0.72), (foot + w, base + 2)], 0.3, 1.0, glow * 0.55, 0.2)  # fmt: skip
-        c.polygon([(foot - w, base + 2), (tip - w * 0.55, base - tall * 0.78), (tip, base - tall),
-                   (foot + w * 0.05, base + 2)], 0.95, 1.0, glow, 0.4)  # fmt: skip
+        left = [(foot - w, base + 2), (tip - w * 0.55, base - tall * 0.78), (tip, base - tall)]
+        right = [(tip + w * 0.5, base - tall * 0.72), (foot + w, base + 2)]
+        c.polygon(left + right, 0.3, 1.0, glow * 0.55, 0.2)
+        c.polygon([*left, (foot + w * 0.05, base + 2)], 0.95, 1.0, glow, 0.4)

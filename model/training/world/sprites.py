@@ -80,10 +80,10 @@ def _curve(*points: Point, steps: int = 8) -> list[Point]:
 def _sailboat(b: Brush, phase: float) -> None:
     lean = math.sin(phase) * 1.6
     b.line([(80, 80), (80 + lean, 5)], 2.0, 0.42)
-    b.polygon(_curve((83 + lean, 8), (104 + lean, 40), (110, 72)) + [(83, 72)], 1.0, 1.0)
-    b.polygon(_curve((83 + lean, 8), (91 + lean, 40), (94, 72)) + [(83, 72)], 0.78, 1.0)
-    b.polygon(_curve((77 + lean, 14), (58 + lean, 48), (50, 70)) + [(77, 70)], 1.0, 0.0)
-    b.polygon(_curve((77 + lean, 14), (70 + lean, 48), (67, 70)) + [(77, 70)], 0.8, 0.0)
+    b.polygon([*_curve((83 + lean, 8), (104 + lean, 40), (110, 72)), (83, 72)], 1.0, 1.0)
+    b.polygon([*_curve((83 + lean, 8), (91 + lean, 40), (94, 72)), (83, 72)], 0.78, 1.0)
+    b.polygon([*_curve((77 + lean, 14), (58 + lean, 48), (50, 70)), (77, 70)], 1.0, 0.0)
+    b.polygon([*_curve((77 + lean, 14), (70 + lean, 48), (67, 70)), (77, 70)], 0.8, 0.0)
     b.polygon([(80 + lean, 5), (92 + lean + math.sin(2 * phase) * 2, 8), (80 + lean, 11)], 0.9, 1.0)
     hull = _curve((38, 76), (60, 79), (96, 79), (124, 74), (112, 92), (60, 93), (46, 88))
     b.polygon(hull, 0.95, 0.0)
@@ -98,8 +98,8 @@ def _balloon(b: Brush, phase: float) -> None:
     for rx, value, tint in ((r, 0.62, 1.0), (r * 0.78, 0.95, 0.0), (r * 0.5, 1.0, 1.0), (r * 0.2, 0.95, 0.0)):
         b.ellipse(cx, cy, rx, r, value, tint)
         foot = 12 * rx / r
-        b.polygon([(cx - rx * 0.87, cy + r * 0.5), (cx + rx * 0.87, cy + r * 0.5), (cx + foot, 72), (cx - foot, 72)], value,
-                  tint)  # fmt: skip
+        side, low = rx * 0.87, cy + r * 0.5
+        b.polygon([(cx - side, low), (cx + side, low), (cx + foot, 72), (cx - foot, 72)], value, tint)
     glow = 0.55 + 0.45 * math.sin(phase * 2)
     b.ellipse(cx, 69, 7, 4, 1.0, 0.0, 0.6 + 0.4 * glow)
     b.line([(cx - 10, 72), (76, 84)], 0.9, 0.3)
@@ -110,7 +110,7 @@ def _balloon(b: Brush, phase: float) -> None:
 
 
 def _birds(b: Brush, phase: float) -> None:
-    for x, y, s, lag in ((80, 26, 1.25, 0.0), (32, 50, 1.0, 1.2), (126, 54, 1.05, 2.2), (78, 76, 0.9, 3.4)):
+    for x, y, s, lag in ((80, 28, 1.35, 0.0), (34, 54, 1.1, 1.2), (124, 60, 1.15, 2.2)):
         lift = math.sin(phase * 2 + lag)
         yb = y - lift * 3 * s
         for side, value in ((-1, 0.72), (1, 1.0)):
@@ -122,7 +122,8 @@ def _birds(b: Brush, phase: float) -> None:
             b.polygon(
                 [near, (x + side * 30 * s, tip_y), (x + side * 20 * s, (elbow_y + tip_y) / 2 + 4.5 * s)], 0.25, 0.3
             )
-        b.ellipse(x, yb + 1 * s, 6.5 * s, 5.2 * s, 0.97, 0.12)
+        b.ellipse(x, yb + 1 * s, 7.5 * s, 6.0 * s, 0.86, 1.0)
+        b.ellipse(x, yb + 3.4 * s, 5.5 * s, 3.4 * s, 0.97)
         b.ellipse(x + 2 * s, yb - 3 * s, 4 * s, 3.6 * s, 1.0, 0.0)
         b.polygon([(x + 5 * s, yb - 4 * s), (x + 10 * s, yb - 2 * s), (x + 5 * s, yb - 1 * s)], 0.62)
         b.ellipse(x + 3 * s, yb - 4 * s, 0.9 * s, 0.9 * s, 0.1)
@@ -164,8 +165,9 @@ def _train(b: Brush, phase: float) -> None:
 def _whale(b: Brush, phase: float) -> None:
     wave = math.sin(phase)
     tail = 7 * wave
-    body = _curve((150, 48), (143, 30), (118, 18), (84, 18), (52, 32), (30, 42 + tail * 0.6), (18, 38 + tail), (20, 46 + tail),
-                  (34, 56 + tail * 0.6), (60, 68), (96, 76), (130, 70), (147, 60), (150, 48))  # fmt: skip
+    back = ((150, 48), (143, 30), (118, 18), (84, 18), (52, 32), (30, 42 + tail * 0.6), (18, 38 + tail))
+    belly = ((20, 46 + tail), (34, 56 + tail * 0.6), (60, 68), (96, 76), (130, 70), (147, 60), (150, 48))
+    body = _curve(*back, *belly)
     b.polygon(
         _curve(
             (26, 40 + tail), (14, 32 + tail * 1.3), (3, 18 + tail * 1.8), (14, 22 + tail * 1.8), (24, 30 + tail * 1.4)
@@ -281,8 +283,9 @@ def _dragon(b: Brush, phase: float) -> None:
         b.polygon([at(x, 66), at(x + 8, 66), at(x + 6, 80), at(x + 12, 84), at(x, 83)], 0.6, 1.0)
     root, tip = at(88, 52), at(58, 30 - up)
     elbow = at(84, 30 - up * 0.55)
-    wing = [root, elbow, tip, *_curve(tip, at(48, 44 - up * 0.75), at(38, 52 - up * 0.6))[1:], at(54, 50 - up * 0.45), at(54, 60 - up * 0.3),
-            at(66, 55 - up * 0.2), at(72, 62), at(98, 58)]  # fmt: skip
+    edge = _curve(tip, at(48, 44 - up * 0.75), at(38, 52 - up * 0.6))[1:]
+    rest = [at(54, 50 - up * 0.45), at(54, 60 - up * 0.3), at(66, 55 - up * 0.2), at(72, 62), at(98, 58)]
+    wing = [root, elbow, tip, *edge, *rest]
     b.polygon(wing, 0.98, 0.7)
     for end in (tip, at(38, 52 - up * 0.6), at(54, 60 - up * 0.3)):
         b.line([elbow, end], 1.6, 0.55, 1.0)

@@ -17,16 +17,32 @@ from model.training.world.water import Ripples
 
 _NAMES = NAMES["subject"]
 NONE, BOAT, UFO, TRAIN, LIGHTHOUSE = (_NAMES.index(n) for n in ("none", "sailboat", "ufo", "train", "lighthouse"))
-# Scale of the cell, cycles of the animation a second, cell row of the foot (None: flies, centre row), its row in the
-# air, sway across and up in rows, period of the sway in seconds.
-_SIZE = {"sailboat": 0.58, "balloon": 0.64, "birds": 0.72, "train": 0.70, "whale": 0.66, "ufo": 0.60, "lighthouse": 0.66,
-         "dragon": 0.74}  # fmt: skip
-_CYCLES = {"sailboat": 0.35, "balloon": 0.3, "birds": 0.75, "train": 0.9, "whale": 0.5, "ufo": 0.7, "lighthouse": 0.2,
-           "dragon": 0.8}  # fmt: skip
-_ROW = {"sailboat": 60.0, "balloon": 50.0, "birds": 48.0, "whale": 50.0, "ufo": 42.0, "dragon": 50.0}
-_SWAY = {"sailboat": (16, 1.0, 13), "balloon": (12, 3.5, 9), "birds": (14, 3.0, 8), "train": (16, 0.0, 12),
-         "whale": (14, 4.0, 9), "ufo": (16, 3.5, 7), "lighthouse": (0, 0.0, 9), "dragon": (15, 4.0, 7)}  # fmt: skip
-_FOOT = {"sailboat": 88.0, "train": 94.0, "lighthouse": 94.0}
+
+
+@dataclass(frozen=True)
+class Ways:
+    """How a subject is shown. size: scale of its cell; cycles: of its animation a second; row: its centre's row in
+    the air; sway: (across, up) in rows; period of the sway in s; foot: cell row of the foot of one that stands."""
+
+    size: float
+    cycles: float
+    row: float
+    sway: tuple[float, float]
+    period: float
+    foot: float = 90.0
+
+
+WAYS = {
+    "none": Ways(1.0, 0.0, 50, (0, 0), 9),
+    "sailboat": Ways(0.58, 0.35, 60, (16, 1.0), 13, 88),
+    "balloon": Ways(0.64, 0.3, 50, (12, 3.5), 9),
+    "birds": Ways(0.74, 0.75, 46, (14, 3.0), 8),
+    "train": Ways(0.70, 0.9, 90, (16, 0.0), 12, 94),
+    "whale": Ways(0.66, 0.5, 50, (14, 4.0), 9),
+    "ufo": Ways(0.60, 0.7, 42, (16, 3.5), 7),
+    "lighthouse": Ways(0.66, 0.2, 90, (0, 0.0), 9, 94),
+    "dragon": Ways(0.74, 0.8, 50, (15, 4.0), 7),
+}
 
 
 @dataclass(frozen=True)
@@ -43,27 +59,24 @@ class Placed:
     wet: Tensor
 
 
-def _row(s: Shot, values: dict[str, float], default: float = 0.0) -> Tensor:
-    """A value a subject, for each picture (N,)."""
-    return s.table([values.get(n, default) for n in _NAMES])[s.subject_id]
-
-
 def place(s: Shot) -> Placed:
     """Where the subject is in every picture."""
     kind = s.subject_id
-    scale = _row(s, _SIZE, 1.0) * s.look("size") * min(1.0, s.vis / 170)
-    sway = s.table([_SWAY.get(n, (0, 0, 1)) for n in _NAMES])[kind]
+    ways = [WAYS[n] for n in _NAMES]
+    table = s.table([(w.size, w.cycles, w.row, *w.sway, w.period, w.foot) for w in ways])[kind]
+    size, cycles, row, across, up, period, sole = table.unbind(1)
+    scale = size * s.look("size") * min(1.0, s.vis / 170)
     phase = s.look("phase") * 6.2832
-    swing = torch.sin(6.2832 * s.t / sway[:, 2] + phase)
-    cx = s.look("home_x") * s.vis + sway[:, 0] * swing * min(1.0, s.vis / 256)
-    bob = sway[:, 1] * torch.sin(6.2832 * s.t / (sway[:, 2] * 0.37) + phase * 2)
+    swing = torch.sin(6.2832 * s.t / period + phase)
+    cx = s.look("home_x") * s.vis + across * swing * min(1.0, s.vis / 256)
+    bob = up * torch.sin(6.2832 * s.t / (period * 0.37) + phase * 2)
     floats = (s.water < ROWS).float()
     foot_row = torch.where(kind == TRAIN, torch.full_like(s.ground, DECK_ROW + 0.6), s.ground)
     grounded = ((kind == TRAIN) | (kind == LIGHTHOUSE)).float() + (kind == BOAT).float() * floats
-    in_air = _row(s, _ROW, 50.0) + s.look("home_y") + bob
-    stands = foot_row + bob - (_row(s, _FOOT, 90.0) - CELL_HEIGHT / 2) * scale
+    in_air = row + s.look("home_y") + bob
+    stands = foot_row + bob - (sole - CELL_HEIGHT / 2) * scale
     cy = in_air + (stands - in_air) * grounded
-    turn = (s.t * _row(s, _CYCLES) + s.look("phase")) % 1
+    turn = (s.t * cycles + s.look("phase")) % 1
     sheet = s.table([SPRITES.index(n) if n in SPRITES else 0 for n in _NAMES]).long()[kind]
     frame = (turn * FRAMES).long() % FRAMES
     cells = held("atlas", atlas(), s.device).flatten(0, 1)[sheet * FRAMES + frame].float()

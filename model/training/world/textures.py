@@ -72,11 +72,11 @@ def clouds(kind: str, variant: int) -> Array:
         for row, r in ((66, 8), (54, 13), (40, 17), (24, 20), (8, 22), (-6, 24)):
             count = int(STRIP_WIDTH / r * 0.95)
             for i in range(count):
-                x = (i + float(rng.uniform(-0.4, 0.4))) * STRIP_WIDTH / count
+                at = (i + float(rng.uniform(-0.4, 0.4))) * STRIP_WIDTH / count
                 skip = 0.45 if row == 66 else 0.18 if row == 54 else 0.0
                 if rng.random() >= skip:
                     y = row + float(rng.uniform(-4, 4))
-                    discs.append((x, y, r * float(rng.uniform(0.75, 1.3)), y + r * 1.3))
+                    discs.append((at, y, r * float(rng.uniform(0.75, 1.3)), y + r * 1.3))
     alpha, shade = _puffs(rng, discs)
     return np.stack([alpha, _blur(shade, 5.0 if kind == "deck" else 0.9) / _cover(alpha, kind) * alpha])
 
@@ -90,7 +90,7 @@ def _blur(field: Array, radius: float) -> Array:
     pad = 32
     wide = np.concatenate((field[:, -pad:], field, field[:, :pad]), 1)
     image = Image.fromarray((np.clip(wide, 0, 1) * 255).astype(np.uint8), "L")
-    return np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), np.float32)[:, pad:-pad] / 255
+    return np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), np.float32)[:, pad:-pad] / np.float32(255)
 
 
 def _tile(draw_scale: int, paint: npt.NDArray[np.uint8]) -> Array:

@@ -87,7 +87,7 @@ def _camera(script: Script, seconds: Floats, rate_hz: float, facing: float) -> t
     """(way of the nearest layer in px, facing -1..1). Negative is left."""
     signs = (0.0, -1.0, 1.0)
     changes = _changes(script, "camera")
-    last = int(round(float(seconds[-1]) * rate_hz)) + 1
+    last = round(float(seconds[-1]) * rate_hz) + 1
     clock = (np.arange(last) / rate_hz).astype(np.float32)
     weights = _weights(script, "camera", clock, rate_hz)
     speed = weights @ np.array(signs, np.float32)

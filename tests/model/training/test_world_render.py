@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from model.training.world import NAMES, Script, make_script, render
 from PIL import Image
 from torch import Tensor
+
+from model.training.world import NAMES, Script, make_script, render
 
 BLOCKS, BLOCK = 2, 8
 BORDER = BLOCK - 3

@@ -4,6 +4,7 @@ import random
 
 import pytest
 import torch
+
 from model.training.world import BANKS, KEYS, NAMES, caption, sample_scripts, short_caption, vocabulary
 from model.training.world.script import block_picture_counts
 
