@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from streamer.engine import protocol
-from streamer.engine.protocol import Close, Denoised, Message, Open, Ready, Reschedule, Stats, TakeSnapshot
+from streamer.engine.protocol import Close, Denoised, Message, Open, Reschedule, TakeSnapshot
 from streamer.session.pacing import Credit
+from streamer.session.ports import EngineLike
 
 KEPT_RESCHEDULES = 64
 """The worker is never this many behind: one pass lies between two looks at its messages."""
-
-
-class EngineLike(Protocol):
-    """What a session needs of the engine."""
-
-    @property
-    def ready(self) -> Ready | None: ...
-    @property
-    def stats(self) -> Stats | None: ...
-    def send(self, message: Message) -> bool: ...
-    def listen(self, stream: str, callback: Callable[[Message], None]) -> Callable[[], None]: ...
-    def on_down(self, callback: Callable[[str], None]) -> None: ...
-    def on_up(self, callback: Callable[[Ready], None]) -> None: ...
 
 
 class WorkerLink:

@@ -11,8 +11,8 @@ from typing import Any
 from streamer.engine.protocol import Ready
 from streamer.media.hub import Hub
 from streamer.session.errors import CapacityFull, NotReady, StreamUnknown
-from streamer.session.link import EngineLike
-from streamer.session.session import MakeHub, Session
+from streamer.session.ports import EngineLike, MakeHub
+from streamer.session.session import Session
 from streamer.session.spec import CreateStream, stream_spec
 from streamer.session.states import Status
 from streamer.settings import Settings

@@ -11,18 +11,20 @@ import math
 import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
 
-from streamer.engine.protocol import Denoised, Failed, Message, Pictures, Ready, Snapshot, first_picture
-from streamer.session import log, spec, states
+from streamer.engine.protocol import Denoised, Failed, Message, Pictures, Ready, Snapshot
+from streamer.session import states
 from streamer.session.errors import StreamEnded
 from streamer.session.events import EventLog
-from streamer.session.link import EngineLike, WorkerLink
+from streamer.session.link import WorkerLink
 from streamer.session.pacing import Costs, Pacer
 from streamer.session.player import Player, Tick
+from streamer.session.ports import EngineLike, MakeHub, Slots
+from streamer.session.reports import Reports
 from streamer.session.spec import StreamSpec
 from streamer.session.states import Status
-from streamer.session.steers import FROM_LOG, Steer, SteerBook
+from streamer.session.steering import Steering
+from streamer.session.steers import Steer, SteerBook
 from streamer.session.timeline import Blocks, Timeline, latent_of
 
 PARK_AFTER_S = 5.0
@@ -34,42 +36,6 @@ START_SLACK_S = 4.0
 """A stream that starts gives way to whatever is due before this: more than any lead."""
 RESTARTS, RESTARTS_WITHIN_S = 3, 60.0
 """A stream that goes on after failures does so at most this often in this time."""
-
-
-class HubLike(Protocol):
-    """What a session needs of the hub."""
-
-    @property
-    def viewers(self) -> int: ...
-    def release(self, i420: bytes, tick: int) -> None: ...
-    async def close(self) -> None: ...
-
-
-class MakeHub(Protocol):
-    """Makes a stream's hub; `on_viewers(count)` and `on_failure(reason)` are called in the event loop."""
-
-    def __call__(
-        self,
-        width: int,
-        height: int,
-        rate_hz: float,
-        on_viewers: Callable[[int], None],
-        *,
-        on_failure: Callable[[str], None],
-    ) -> Any: ...
-
-
-class Slots(Protocol):
-    """Who may hold a slot of the worker; the manager's part."""
-
-    def request(self, session: Session) -> None:
-        """Call `session.open()` as soon as there is a slot for it."""
-
-    def release(self, session: Session) -> None:
-        """The session holds none and wants none."""
-
-    def left(self, session: Session) -> None:
-        """Nobody watches the session any more."""
 
 
 class Session:
@@ -103,38 +69,16 @@ class Session:
         self.reason: str | None = None
         self.seed = header.seed
         self.height, self.width, self.rate_hz = header.height, header.width, header.rate_hz
-        self.keeps_on = keeps_on
-        self.underruns = 0
+        self._keeps_on = keeps_on
         self._loop = asyncio.get_running_loop()
-        self._model, self._timings = model, ready.timings
         self._slots = slots
-        self._timeline = Timeline(
-            Blocks(model.first_block_latent_frames, model.block_latent_frames[0]), rate_hz=self.rate_hz
-        )
-        self._pacer = Pacer(self._timeline, Costs(ready.timings, model.block_latent_frames[0], self.rate_hz))
+        self._first_block_s = ready.timings.first_block_s
+        block = model.block_latent_frames[0]
+        self._timeline = Timeline(Blocks(model.first_block_latent_frames, block), self.rate_hz)
+        self._pacer = Pacer(self._timeline, Costs(ready.timings, block, self.rate_hz))
         self.events = EventLog(self.id, lambda: (self.tick, self.picture))
-        self.steers = SteerBook(
-            Steer(
-                header.prompt,
-                FROM_LOG,
-                0,
-                motion_score=header.motion_score,
-                negative_prompt=header.negative_prompt,
-                guidance_scale=header.guidance_scale,
-            )
-        )
-        for entry in wanted.log.steers if wanted.log else ():
-            self.steers.add(
-                Steer(
-                    entry.prompt,
-                    FROM_LOG,
-                    entry.at_latent,
-                    motion_score=entry.motion_score,
-                    negative_prompt=entry.negative_prompt,
-                    guidance_scale=entry.guidance_scale,
-                )
-            )
-        self._log = [log.encode(header)]
+        self._reports = Reports(self.events)
+        self._steering = Steering(wanted, model, self._pacer, self._reports)
         self.hub = make_hub(self.width, self.height, self.rate_hz, self._viewers_changed, on_failure=self.fail)
         self._player = Player(self._timeline, self.hub.release, self._ticked)
         self._link = WorkerLink(engine, self.id, self._received)
@@ -144,17 +88,14 @@ class Session:
         self._snapshot: Snapshot | None = None
         self._snapshot_asked_s = -math.inf
         self._restarts_s: list[float] = []
-        self._unreported = 0
-        self._stalled = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self.unwatched_since_s: float | None = self._loop.time()
         self._closing: asyncio.Task[None] | None = None
         self._arm("idle", wanted.idle_timeout_s, lambda: self.finish(Status.ENDED, "nobody watched"))
         self._arm("duration", wanted.max_duration_s, lambda: self.finish(Status.ENDED, "its time was over"))
-        self._publish_status()
+        self._reports.status(self.status, None, 0)
         if self.rate_hz < model.rate_hz:
-            data = {"rate_hz": self.rate_hz, "model_rate_hz": model.rate_hz}
-            self.events.publish("rate.changed", data | {"reason": "slower machine"})
+            self._reports.slower(self.rate_hz, model.rate_hz)
 
     # What there is to see
 
@@ -188,6 +129,16 @@ class Session:
         return self.steers.in_force(latent_of(max(0, self.picture))).prompt
 
     @property
+    def steers(self) -> SteerBook:
+        """Steers that were asked for, oldest first."""
+        return self._steering.book
+
+    @property
+    def underruns(self) -> int:
+        """Ticks that repeated a picture for want of the next."""
+        return self._reports.underruns
+
+    @property
     def expires_at(self) -> datetime | None:
         limit_s = self.spec.max_duration_s
         return None if limit_s is None else self.created_at + timedelta(seconds=limit_s)
@@ -208,7 +159,7 @@ class Session:
 
     def log_lines(self) -> list[str]:
         """The recipe so far, one JSON document a line: the header, then every steer that is locked."""
-        return list(self._log)
+        return list(self._steering.log)
 
     # Steering
 
@@ -238,30 +189,18 @@ class Session:
             TooMany: too many steers wait.
         """
         self.check_running()
-        spec.steer_values(self._model, prompt, motion_score, negative_prompt, guidance_scale)
-        wait_s = spec.wait_s(at)
         self._advance()
-        now_s = self._loop.time()
-        wanted = max(0, self._timeline.next_picture + math.ceil(wait_s * self.rate_hz)) if wait_s > 0 else 0
-        latent = self._pacer.boundary(wanted)
-        before = self.steers.in_force(latent)
-        due_s = self._pacer.due_s(latent, self._player.next_tick_s)
-        steer = Steer(
-            spec.prompt(prompt, self._model),
+        steer = self._steering.ask(
+            prompt,
+            at,
             actor,
-            latent,
-            motion_score=before.motion_score if motion_score is None else motion_score,
-            negative_prompt=before.negative_prompt if negative_prompt is None else negative_prompt,
-            guidance_scale=before.guidance_scale if guidance_scale is None else guidance_scale,
-            asked_s=now_s,
-            urgent=wait_s == 0,
-            eta_s=due_s - now_s if self._player.running and math.isfinite(due_s) else None,
+            self._loop.time(),
+            self._player.next_tick_s if self._player.running else None,
+            motion_score=motion_score,
+            negative_prompt=negative_prompt,
+            guidance_scale=guidance_scale,
         )
-        replaced = self.steers.add(steer)
-        if replaced is not None:
-            self._publish_steer(replaced, by=steer.id)
-        self._publish_steer(steer)
-        self._reschedule(latent)
+        self._reschedule(steer.at_latent)
         return steer
 
     def cancel_steer(self, id: str, actor: str = "api") -> Steer:
@@ -272,8 +211,7 @@ class Session:
         """
         self.check_running()
         self._advance()
-        steer = self.steers.cancel(id)
-        self._publish_steer(steer, actor=actor)
+        steer = self._steering.cancel(id, actor)
         self._reschedule(steer.at_latent)
         return steer
 
@@ -287,9 +225,7 @@ class Session:
         if not self._link.open:
             return
         self._timeline.denoised = min(self._timeline.denoised, from_latent)
-        for steer in self.steers.pending:
-            if steer.at_latent >= from_latent:
-                steer.sent_s, steer.clean_s = self._loop.time(), None
+        self._steering.sent(from_latent, self._loop.time())
         self._link.reschedule(from_latent, self.steers.schedule(from_latent))
         self._send_credit()
 
@@ -297,31 +233,15 @@ class Session:
 
     def _advance(self) -> None:
         """Lock what is due, and tell the worker if something was."""
-        if not self._player.running:
-            return
-        if self._pacer.lock(self._loop.time(), self._player.next_tick_s):
-            self._lock_steers()
+        if self._player.running and self._pacer.lock(self._loop.time(), self._player.next_tick_s):
+            self._steering.lock()
             self._send_credit()
-
-    def _lock_steers(self) -> None:
-        for steer in self.steers.lock(self._timeline.locked):
-            self._log.append(log.encode(log.entry(steer.message())))
-            self._publish_steer(steer)
 
     def _ticked(self, shown: Tick) -> None:
         if shown is Tick.PICTURE:
-            for steer in self.steers.release(self.picture):
-                self._released(steer)
-        if shown is Tick.UNDERRUN:
-            self.underruns += 1
-            self._unreported += 1
+            self._steering.released(self.picture, self._loop.time())
         each_second = self._timeline.tick % max(1, round(self.rate_hz)) == 0
-        # The first one at once, the others of the same stall once a second: their `repeated` add up.
-        if self._unreported and (each_second or shown is not Tick.UNDERRUN or not self._stalled):
-            data = {"repeated": self._unreported, "total": self.underruns, "next_picture": self.picture + 1}
-            self.events.publish("underrun", data)
-            self._unreported = 0
-        self._stalled = shown is Tick.UNDERRUN
+        self._reports.ticked(shown, self._timeline.next_picture, each_second)
         self._advance()
         if each_second:
             self._each_second()
@@ -329,30 +249,10 @@ class Session:
     def _each_second(self) -> None:
         if self._link.decode_s is not None:
             self._pacer.costs.saw_decode(self._link.decode_s)
-        self.events.publish(
-            "clock",
-            {
-                "tick": self.tick,
-                "picture": self.picture,
-                "media_time_s": self.tick / self.rate_hz,
-                "rate_hz": self.rate_hz,
-                "lead_s": round(self.lead_s, 3),
-                "lock_s": round(self.lock_s, 3),
-                "viewers": self.viewers,
-            },
-        )
+        self._reports.clock(self.tick, self.picture, self.rate_hz, self.lead_s, self.lock_s, self.viewers)
         self._send_credit()
-        if self.keeps_on and self._loop.time() - self._snapshot_asked_s >= SNAPSHOT_EVERY_S:
+        if self._keeps_on and self._loop.time() - self._snapshot_asked_s >= SNAPSHOT_EVERY_S:
             self._ask_snapshot()
-
-    def _released(self, steer: Steer) -> None:
-        now_s = self._loop.time()
-        steer.latency_s = round(now_s - steer.asked_s, 4)
-        timing: dict[str, float] = {"latency_s": steer.latency_s}
-        if steer.sent_s is not None and steer.clean_s is not None:
-            compute_s = steer.clean_s - steer.sent_s + self._pacer.costs.decode_s
-            timing |= {"compute_s": round(compute_s, 4), "wait_s": round(max(0.0, steer.latency_s - compute_s), 4)}
-        self._publish_steer(steer, **(timing if steer.actor != FROM_LOG else {}))
 
     # The worker
 
@@ -365,7 +265,7 @@ class Session:
         if timeline.locked == timeline.next_latent:
             # The picture is held until the next one comes, which has to be locked for that.
             timeline.locked = timeline.blocks.next(timeline.locked)
-        self._lock_steers()
+        self._steering.lock()
         self._player.hold(math.inf)
         self._link.start(
             seed=self.seed,
@@ -416,23 +316,9 @@ class Session:
         timeline.denoised = max(timeline.denoised, end)
         if block.block > 0 and block.latents == timeline.blocks.default and block.compute_s > 0:
             self._pacer.costs.saw_block(block.compute_s)
-        steer = self.steers.in_force(block.first_latent)
-        if steer.at_latent == block.first_latent and steer.clean_s is None and steer.sent_s is not None:
-            steer.clean_s = self._loop.time()
-            if steer.urgent and self._player.running:
-                self._pacer.costs.saw_steer(steer.clean_s - steer.sent_s)
+        steer = self._steering.clean(block, self._loop.time(), self._player.running)
         if block.first_latent >= timeline.blocks.floor(timeline.next_latent):
-            first = first_picture(block.first_latent)
-            self.events.publish(
-                "block.ready",
-                {
-                    "block": block.block,
-                    "first_picture": first,
-                    "pictures": first_picture(end) - first,
-                    "prompt": steer.prompt,
-                    "compute_s": round(block.compute_s, 4),
-                },
-            )
+            self._reports.block(block, steer.prompt)
 
     def lost(self, reason: str) -> None:
         """The worker lost this stream: go on from the last snapshot, or fail."""
@@ -440,7 +326,7 @@ class Session:
         self._parking = False
         self._link.lost()
         self._restarts_s = [at_s for at_s in self._restarts_s if now_s - at_s < RESTARTS_WITHIN_S]
-        if not self.keeps_on or len(self._restarts_s) >= RESTARTS:
+        if not self._keeps_on or len(self._restarts_s) >= RESTARTS:
             self.fail(reason)
             return
         self._restarts_s.append(now_s)
@@ -457,7 +343,7 @@ class Session:
         now_s, next_tick_s = self._loop.time(), self._player.next_tick_s
         if self._fresh:
             # Not shown yet: as soon as possible, but after those that are.
-            next_tick_s = now_s + self._timings.first_block_s + START_SLACK_S
+            next_tick_s = now_s + self._first_block_s + START_SLACK_S
         elif not self._player.running:
             next_tick_s = now_s + PARK_AFTER_S
         self._link.credit(self._pacer.credit(now_s, next_tick_s))
@@ -576,8 +462,7 @@ class Session:
         for name in list(self._timers):
             self._drop(name)
         self._link.stop()
-        for steer in self.steers.fail(f"the stream has {status}"):
-            self._publish_steer(steer)
+        self._steering.fail(f"the stream has {status}")
         self._snapshot = None
         self._set(status, reason)
         self.events.close()
@@ -589,15 +474,7 @@ class Session:
     def _set(self, status: Status, reason: str | None = None) -> None:
         states.check(self.status, status)
         self.status, self.reason = status, reason
-        self._publish_status()
-
-    def _publish_status(self) -> None:
-        self.events.publish(
-            "stream.status", {"status": str(self.status), "reason": self.reason, "viewers": self.viewers}
-        )
-
-    def _publish_steer(self, steer: Steer, **more: Any) -> None:
-        self.events.publish(f"steer.{steer.status}", steer.info() | more)
+        self._reports.status(status, reason, self.viewers)
 
     def _arm(self, name: str, delay_s: float | None, callback: Callable[[], None]) -> None:
         self._drop(name)
