@@ -82,6 +82,8 @@ class WorkerStream:
         self._schedule = sorted(message.steers, key=lambda steer: steer.at_latent)
         if not self._schedule or self._schedule[0].at_latent != 0:
             raise StreamError("the schedule must begin at latent frame 0")
+        if message.decode_from < 0:
+            raise StreamError(f"decode_from is {message.decode_from}, there are no latent frames below 0")
         self._steer = self._in_force(0)
         factor = self._vae.spatial_factor
         height, width = message.height // factor, message.width // factor
