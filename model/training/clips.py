@@ -1,0 +1,175 @@
+"""Pools of rendered clips: pictures for the VAE, latents and token ids for the transformer.
+
+Rendering takes a set share of the time; training draws from everything that is in the pool, and the oldest
+clips make room for new ones.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.training.vae_parallel import VaeParallel
+
+HEIGHT, WIDTH, RATE_HZ = 144, 256, 16
+
+
+@dataclass(frozen=True)
+class ClipKind:
+    """What the scripts of a pool look like.
+
+    Attributes:
+        blocks: blocks a clip.
+        frames: latent frames a block; block 0 starts with latent frame 0, which holds a single picture.
+        change_probability: chance of a change at each block border.
+        max_changes: most changes in a clip.
+    """
+
+    blocks: int
+    frames: int
+    change_probability: float
+    max_changes: int = 3
+
+    @property
+    def pictures(self) -> int:
+        """Pictures a clip."""
+        return 4 * self.blocks * self.frames - 3
+
+
+def render_clips(
+    kind: ClipKind, count: int, generator: torch.Generator, device: torch.device
+) -> tuple[Tensor, list[list[str]]]:
+    """Return pictures `(count, pictures, 3, height, width)` uint8 and the captions in force, one a block."""
+    from model.training.world import render, sample_scripts
+
+    scripts = sample_scripts(
+        count, kind.blocks, 4 * kind.frames, generator, kind.change_probability, max_changes=kind.max_changes
+    )
+    pictures = render(scripts, kind.pictures, height=HEIGHT, width=WIDTH, rate_hz=RATE_HZ, device=device)
+    return pictures, [list(script.captions) for script in scripts]
+
+
+class Pool:
+    """A ring of clips, each a tuple of tensors, filled by `make` in chunks while a share of the time allows.
+
+    Args:
+        make: returns tensors with a leading dimension of `chunk` clips.
+        capacity: clips kept.
+        start: clips made before the first draw.
+        share: share of the time spent in `make` from then on.
+    """
+
+    def __init__(self, make: Callable[[], tuple[Tensor, ...]], capacity: int, start: int, share: float) -> None:
+        self._make, self._share, self._capacity = make, share, capacity
+        first = make()
+        self.chunk = first[0].shape[0]
+        self._rings = [
+            torch.empty((capacity, *t.shape[1:]), dtype=t.dtype, device=t.device) for t in first
+        ]
+        self._next = self.made = 0
+        self._seconds = 0.0
+        self._insert(first)
+        while self.made < start:
+            self._insert(make())
+        self._began = time.monotonic()
+
+    def _insert(self, clips: tuple[Tensor, ...]) -> None:
+        count = clips[0].shape[0]
+        index = (torch.arange(count) + self._next) % self._capacity
+        for ring, new in zip(self._rings, clips, strict=True):
+            ring[index.to(ring.device)] = new
+        self._next = (self._next + count) % self._capacity
+        self.made += count
+
+    def refresh(self) -> None:
+        """Make one more chunk when less than the share of the time went into it so far."""
+        if self._seconds > self._share * (time.monotonic() - self._began):
+            return
+        begin = time.monotonic()
+        self._insert(self._make())
+        if self._rings[0].is_cuda:
+            torch.cuda.synchronize()
+        self._seconds += time.monotonic() - begin
+
+    def draw(self, count: int) -> list[Tensor]:
+        """Return `count` random clips."""
+        size = min(self.made, self._capacity)
+        index = torch.randint(0, size, (count,), device=self._rings[0].device)
+        return [ring[index] for ring in self._rings]
+
+
+def picture_pool(
+    kind: ClipKind, *, chunk: int, capacity: int, start: int, share: float, seed: int, device: torch.device
+) -> Pool:
+    """A pool of pictures `(clips, pictures, 3, height, width)` uint8."""
+    generator = torch.Generator().manual_seed(seed)
+    return Pool(lambda: render_clips(kind, chunk, generator, device)[:1], capacity, start, share)
+
+
+def to_unit(pictures: Tensor, dtype: torch.dtype) -> Tensor:
+    """`(clips, pictures, 3, h, w)` uint8 to `(clips, 3, pictures, h, w)` in -1 to 1."""
+    return pictures.to(dtype).permute(0, 2, 1, 3, 4) / 127.5 - 1
+
+
+class Encoder:
+    """Turns pictures into normalised latents and captions into token ids.
+
+    Args:
+        parallel: the VAE pass.
+        mean: `(z,)` latent mean of each channel; `std` likewise its deviation.
+        tokenizer: a fast tokenizer of transformers.
+        max_tokens: tokens a caption, padded on the right.
+        dtype: precision of the VAE pass.
+    """
+
+    def __init__(
+        self, parallel: VaeParallel, mean: Tensor, std: Tensor, tokenizer: Any, max_tokens: int, dtype: torch.dtype
+    ) -> None:
+        self._parallel, self._tokenizer = parallel, tokenizer
+        self._mean, self._std = mean.view(1, -1, 1, 1, 1), std.view(1, -1, 1, 1, 1)
+        self._tokens, self._dtype = max_tokens, dtype
+
+    @torch.no_grad()
+    def latents(self, pictures: Tensor, batch: int = 16) -> Tensor:
+        """Return normalised latents `(clips, z, latent frames, h / 8, w / 8)` of uint8 pictures."""
+        parts = []
+        for piece in pictures.split(batch):
+            mean = self._parallel.encode(to_unit(piece, self._dtype)).chunk(2, dim=1)[0].float()
+            parts.append(((mean - self._mean) / self._std).to(self._dtype))
+        return torch.cat(parts)
+
+    def tokens(self, captions: list[str]) -> tuple[Tensor, Tensor]:
+        """Return ids and mask `(captions, max_tokens)`."""
+        out = self._tokenizer(
+            captions, padding="max_length", max_length=self._tokens, truncation=True, return_tensors="pt"
+        )
+        return out["input_ids"], out["attention_mask"]
+
+
+def latent_pool(
+    kind: ClipKind,
+    encoder: Encoder,
+    *,
+    chunk: int,
+    capacity: int,
+    start: int,
+    share: float,
+    seed: int,
+    device: torch.device,
+) -> Pool:
+    """A pool of latents `(clips, blocks, z, frames, h, w)`, ids and masks `(clips, blocks, tokens)`."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def make() -> tuple[Tensor, ...]:
+        pictures, captions = render_clips(kind, chunk, generator, device)
+        latents = encoder.latents(pictures).unflatten(2, (kind.blocks, kind.frames)).transpose(1, 2)
+        ids, mask = encoder.tokens([text for clip in captions for text in clip])
+        shape = (chunk, kind.blocks, -1)
+        return latents.contiguous(), ids.view(shape).to(device), mask.view(shape).to(device)
+
+    return Pool(make, capacity, start, share)

@@ -1,0 +1,265 @@
+"""Train the starter's transformer: `python -m model.training.dit --stage short|long|distill --run RUN --out OUT`.
+
+*short*: clips of two blocks, nearly half with a steer, so that the text is what counts. *long*: clips of many
+blocks, part of the past self-made, rate to zero: this is what keeps an endless stream from drifting. *distill*:
+few Euler steps that land where many did. RUN keeps the resumable state of all stages, OUT gets the averaged
+weights in half precision. VAE and text encoder are read from --vae and --text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.training.clips import ClipKind, Encoder, Pool, latent_pool
+from model.training.distill import Student, Teacher, Walks
+from model.training.flow import Batch, BlockFlow, Net
+from model.training.optim import Average, Optimisers, warm_flat_linear
+from model.training.rows import initialise
+from model.training.runs import Clock, load_state, pick_device, read_shards, save_state, say, write_shards
+from model.training.text import MAX_TOKENS
+from model.training.vae_parallel import VaeParallel
+
+CONFIG: dict[str, Any] = {
+    "in_channels": 16, "out_channels": 16, "num_attention_heads": 9, "attention_head_dim": 32, "num_layers": 8,
+    "num_cross_attention_heads": 9, "cross_attention_head_dim": 32, "cross_attention_dim": 288,
+    "caption_channels": 256, "mlp_ratio": 2.5, "patch_size": (1, 2, 2), "qk_norm": "rms_norm_across_heads",
+}  # fmt: skip
+BLOCK_FRAMES = 3
+STATE = "dit.pt"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How one stage trains.
+
+    Attributes:
+        kind: the clips.
+        clips: clips a step, for 390 rows.
+        copies: noisy copies of each clip (distillation: the passes).
+        self_made: share of steps with a partly predicted past.
+        flat_until: progress at which the rate begins to fall.
+        start: factor of the base rates; `end` is what the rate falls to.
+        start_clips: clips made before the first step.
+    """
+
+    kind: ClipKind
+    clips: int
+    copies: int
+    self_made: float
+    flat_until: float
+    start: float
+    end: float
+    start_clips: int
+
+
+STAGES = {
+    "short": Stage(ClipKind(2, BLOCK_FRAMES, 0.5), 78, 2, 0.0, 0.8, 1.0, 0.5, 768),
+    "long": Stage(ClipKind(9, BLOCK_FRAMES, 0.2), 15, 2, 0.4, 0.2, 0.7, 0.01, 160),
+    "distill": Stage(ClipKind(8, BLOCK_FRAMES, 0.3), 10, 4, 0.0, 0.3, 0.25, 0.01, 160),
+}
+ROWS = 390
+
+
+def build_transformer() -> Any:
+    """Return a fresh transformer of the starter's size, started near the identity."""
+    from diffusers import SanaVideoTransformer3DModel
+
+    net = SanaVideoTransformer3DModel(**CONFIG)
+    initialise(net)
+    return net
+
+
+def load_encoder(vae_folder: Path, text_folder: Path, device: torch.device, dtype: torch.dtype) -> Encoder:
+    """Return the frozen VAE and tokenizer as an encoder of clips."""
+    from diffusers import AutoencoderKLWan
+    from transformers import AutoTokenizer
+
+    config = json.loads((vae_folder / "vae.json").read_text())["config"]
+    vae = AutoencoderKLWan(**config)
+    vae.load_state_dict({name: tensor.float() for name, tensor in read_shards(vae_folder, "vae").items()})
+    vae.to(device).requires_grad_(False)
+    mean, std = (torch.tensor(config[key], device=device) for key in ("latents_mean", "latents_std"))
+    tokenizer = AutoTokenizer.from_pretrained(text_folder / "tokenizer")
+    return Encoder(VaeParallel(vae), mean, std, tokenizer, MAX_TOKENS, dtype)
+
+
+class Training:
+    """One stage of training: its net, optimisers, average, clips and clock."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        from transformers import Gemma2Model
+
+        self.args, self.stage = args, STAGES[args.stage]
+        self.device = pick_device()
+        cuda = self.device.type == "cuda"
+        torch._dynamo.config.cache_size_limit = 64
+        torch.backends.cudnn.benchmark = True
+        self.net = Net(build_transformer(), Gemma2Model.from_pretrained(args.text / "text_encoder"), cuda)
+        self.net.to(self.device, torch.float32)
+        self.step, self.steps_total, spent = 0, 0, 0.0
+        self.average = Average(dict(self.net.named_parameters()), 0.997)
+        self.optimisers = Optimisers(*self.net.split_parameters(), muon_lr=2e-3, adam_lr=1e-3)
+        state = load_state(args.run / STATE, self.device)
+        if state is not None:
+            spent = self._restore(state)
+        torch.manual_seed(1000 + self.steps_total)
+        encoder = load_encoder(args.vae, args.text, self.device, torch.bfloat16 if cuda else torch.float32)
+        begin = time.monotonic()
+        start = max(args.pool_chunk, int(self.stage.start_clips * args.scale))
+        self.pool: Pool = latent_pool(
+            self.stage.kind, encoder, chunk=args.pool_chunk, capacity=args.pool, start=start, share=args.share,
+            seed=1000 + self.steps_total, device=self.device,
+        )  # fmt: skip
+        seconds = time.monotonic() - begin
+        rate = self.pool.made * self.stage.kind.pictures / seconds
+        say(f"dit: {self.pool.made} clips made in {seconds:.1f} s, {rate:.0f} pictures/s")
+        self.clock = Clock(args.seconds, args.stage_seconds, spent)
+
+    def _restore(self, state: dict[str, Any]) -> float:
+        """Take over the weights; counts and spent seconds only when the stage is the same."""
+        same = state["stage"] == self.args.stage
+        self.steps_total = state["steps_total"]
+        if same:
+            self.net.load_state_dict(state["net"])
+            self.average.tensors, self.average.steps = state["average"], state["steps_total"]
+            self.optimisers.load_state_dict(state["optimisers"])
+            self.step = state["step"]
+            return float(state["spent"])
+        # A new stage starts from the average, whose noise is lower.
+        self.net.load_state_dict(state["average"], strict=True)
+        self.average.tensors = {name: tensor.clone() for name, tensor in state["average"].items()}
+        say(f"dit: from stage {state['stage']} after {self.steps_total} steps")
+        return 0.0
+
+    def save(self) -> None:
+        """Write the resumable state."""
+        state = {
+            "net": self.net.state_dict(), "average": self.average.tensors, "stage": self.args.stage,
+            "optimisers": self.optimisers.state_dict(), "step": self.step, "steps_total": self.steps_total,
+            "spent": self.clock.spent,
+        }  # fmt: skip
+        save_state(self.args.run / STATE, state)
+
+    def export(self) -> None:
+        """Write the averaged weights to --out."""
+        groups: dict[str, dict[str, Tensor]] = {"transformer": {}, "text_encoder": {}}
+        for name, tensor in self.average.tensors.items():
+            group, _, rest = name.partition(".")
+            groups[group][rest] = tensor
+        for group, tensors in groups.items():
+            write_shards(self.args.out, group, tensors)
+        kept = {"stage": self.args.stage, "steps": self.steps_total, "config": CONFIG}
+        (self.args.out / "dit.json").write_text(json.dumps(kept))
+
+    def draw(self, clips: int) -> Batch:
+        """Return random clips of the pool."""
+        return Batch(*self.pool.draw(clips))
+
+    def run(self) -> None:
+        """Train until the clock is over, then save and export."""
+        losses = self._distill_losses() if self.args.stage == "distill" else self._flow_losses()
+        stage, clock = self.stage, self.clock
+        next_save, shown = 60.0, [0.0, 0.0, 0.0]
+        while not clock.over:
+            loss = next(losses)
+            loss.backward()
+            factor = stage.start * warm_flat_linear(
+                self.step, clock.progress, warm_steps=80, flat_until=stage.flat_until, end=stage.end / stage.start
+            )
+            self.optimisers.step(factor)
+            self.average.update(dict(self.net.named_parameters()))
+            self.step, self.steps_total = self.step + 1, self.steps_total + 1
+            shown = [shown[0] + 1, shown[1] + loss.detach(), shown[2]]
+            if self.step % self.args.report == 0:
+                now = clock.elapsed
+                per_step = (now - shown[2]) / shown[0]
+                say(f"dit {self.args.stage}: step {self.step} {now:.0f} s, loss {float(shown[1]) / shown[0]:.4f}, "
+                    f"{per_step * 1e3:.0f} ms a step, {self._tflops() / per_step:.0f} TFLOP/s, rate {factor:.3f}, "
+                    f"clips {self.pool.made}")  # fmt: skip
+                shown = [0.0, 0.0, now]
+            self.pool.refresh()
+            if clock.elapsed > next_save:
+                self.save()
+                next_save += 120.0
+        self.save()
+        self.export()
+
+    def _tflops(self) -> float:
+        """TFLOP of a step by its weights: 6 a weight and token."""
+        weights = sum(p.numel() for p in self.net.transformer.transformer_blocks.parameters())
+        return 6e-12 * weights * self.args.rows * BLOCK_FRAMES * 9 * 16
+
+    def _flow_losses(self) -> Any:
+        stage, args = self.stage, self.args
+        clips = max(1, int(stage.clips * args.scale))
+        flow = BlockFlow(self.net, clips, stage.kind.blocks, stage.copies, BLOCK_FRAMES, args.rows, self.device)
+        dice = random.Random(self.steps_total)
+        while True:
+            yield flow.loss(self.draw(clips), dice.random() < stage.self_made)
+
+    def _distill_losses(self) -> Any:
+        args, blocks, copies = self.args, self.stage.kind.blocks, 2 if self.args.guidance != 1.0 else 1
+        frozen = copy.deepcopy(self.net)
+        frozen.load_state_dict(self._teacher_weights())
+        frozen.requires_grad_(False)
+        self.net.text_encoder.requires_grad_(False)
+        walkers = max(1, args.rows // (copies * blocks))
+        teacher = Teacher(frozen, walkers, blocks, BLOCK_FRAMES, args.passes, args.guidance, args.rows, self.device)
+        clips = min(walkers, (args.rows) // (blocks - 1 + args.passes * blocks))
+        student = Student(self.net, clips, blocks, BLOCK_FRAMES, args.passes, args.rows, self.device)
+        say(f"dit distill: {walkers} clips a walk, {clips} a step, guidance {args.guidance}, {args.passes} passes")
+        while True:
+            batch = self.draw(walkers)
+            walks: Walks | None = None
+            for _ in range(2):
+                walks = teacher.walk(batch, None if walks is None else walks.points[-1])
+                for _ in range(args.student_steps):
+                    yield student.loss(walks)
+
+    def _teacher_weights(self) -> dict[str, Tensor]:
+        """The average with which the stage began, kept beside the state so that a resumed piece has it too."""
+        path = self.args.run / "teacher.pt"
+        if self.step == 0 or not path.exists():
+            save_state(path, {"net": self.average.tensors})
+        state = load_state(path, self.device)
+        assert state is not None
+        weights: dict[str, Tensor] = state["net"]
+        return weights
+
+
+def main() -> None:
+    """Parse the command line and train."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--stage", choices=list(STAGES), required=True)
+    parser.add_argument("--run", type=Path, required=True, help="folder of the resumable state")
+    parser.add_argument("--out", type=Path, required=True, help="folder for weights")
+    parser.add_argument("--vae", type=Path, required=True, help="folder with vae.json and its shards")
+    parser.add_argument("--text", type=Path, required=True, help="folder with tokenizer/ and text_encoder/")
+    parser.add_argument("--seconds", type=float, default=400.0, help="limit of this piece")
+    parser.add_argument("--stage-seconds", type=float, help="planned length of all pieces of this stage")
+    parser.add_argument("--rows", type=int, default=ROWS, help="rows (blocks) of a pass")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor of the clips a step, for small trials")
+    parser.add_argument("--pool", type=int, default=6144, help="clips kept")
+    parser.add_argument("--pool-chunk", type=int, default=32, help="clips rendered at a time")
+    parser.add_argument("--share", type=float, default=0.25, help="share of the time spent on rendering")
+    parser.add_argument("--passes", type=int, default=4, help="distill: passes of the sampler")
+    parser.add_argument("--guidance", type=float, default=1.0, help="distill: the teacher's guidance")
+    parser.add_argument("--student-steps", type=int, default=4, help="distill: steps a walk")
+    parser.add_argument("--report", type=int, default=50, help="steps between progress lines")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    Training(args).run()
+
+
+if __name__ == "__main__":
+    main()

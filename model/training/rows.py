@@ -1,0 +1,359 @@
+"""Many blocks of many clips through the SANA-Video transformer in one pass, as rows.
+
+A row is one block: a few latent frames with a time of their own. *Clean* rows run at t = 0 and write state;
+*noisy* rows only read it. Which clean rows a row reads is a matrix of zeros and ones, which clean row's last
+frame stands to its left in the temporal convolution is an index. So one compiled graph of a fixed number of rows
+serves short clips, long clips, several noisy copies and distillation alike, and states can be kept and read
+again by later passes (`Past`).
+
+The arithmetic is that of streaming with a window of w blocks: block i reads its own sums and those of blocks
+i - w .. i - 1, which were committed at t = 0 under the text then in force (`model.stream`). For a single block
+without past it is diffusers' `SanaVideoTransformer3DModel`. Both are tested (tests/model/training/test_rows.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ATTENTION_EPS = 1e-15
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each row stands and what it reads. Clean rows come first.
+
+    Attributes:
+        clean: number of clean rows.
+        reads: `(rows, clean)` 1 where a row reads that clean row's sums.
+        left: `(rows,)` the clean row whose last frame is to the left; `clean` means none.
+        first_frame: `(rows,)` absolute latent frame of the row's first frame.
+        clip: `(rows,)` index of the row's clip.
+        block: `(rows,)` index of the row's block in its clip.
+    """
+
+    clean: int
+    reads: Tensor
+    left: Tensor
+    first_frame: Tensor
+    clip: Tensor
+    block: Tensor
+
+    @property
+    def rows(self) -> int:
+        """Number of rows, clean and noisy."""
+        return self.left.shape[0]
+
+    def to(self, device: torch.device) -> Layout:
+        """Return the same layout with its tensors on `device`."""
+        moved = (t.to(device) for t in (self.reads, self.left, self.first_frame, self.clip, self.block))
+        return Layout(self.clean, *moved)
+
+    def padded(self, rows: int) -> Layout:
+        """Return the layout with filler rows at the end that read nothing, `rows` in all."""
+        more = rows - self.rows
+        zeros = torch.zeros(more, dtype=torch.long)
+        return Layout(
+            self.clean,
+            torch.cat([self.reads, torch.zeros(more, self.clean)]),
+            torch.cat([self.left, zeros + self.clean]),
+            torch.cat([self.first_frame, zeros]),
+            torch.cat([self.clip, zeros]),
+            torch.cat([self.block, zeros]),
+        )
+
+    def part(self, start: int, stop: int) -> Layout:
+        """Return rows `start` to `stop` alone, reading the same clean rows (through a `Past`)."""
+        cut = (t[start:stop] for t in (self.reads, self.left, self.first_frame, self.clip, self.block))
+        return Layout(self.clean, *cut)
+
+
+def clip_layout(clips: int, blocks: int, copies: int, frames: int, window: int | None) -> Layout:
+    """Lay out `copies` noisy copies of `clips` clips of `blocks` blocks of `frames` latent frames.
+
+    Rows are ordered (clean: clip, block 0 .. blocks - 2), then (noisy: copy, clip, block). The last block needs
+    no clean row: nobody reads it.
+    """
+    per_clip = blocks - 1
+    clean = clips * per_clip
+    c, b = torch.meshgrid(torch.arange(clips), torch.arange(per_clip), indexing="ij")
+    clean_clip, clean_block = c.flatten(), b.flatten()
+    c, b = torch.meshgrid(torch.arange(clips), torch.arange(blocks), indexing="ij")
+    clip = torch.cat([clean_clip, c.flatten().repeat(copies)])
+    block = torch.cat([clean_block, b.flatten().repeat(copies)])
+    distance = block[:, None] - clean_block[None, :]
+    reads = (clip[:, None] == clean_clip[None, :]) & (distance > 0)
+    if window is not None:
+        reads &= distance <= window
+    left = torch.where(block > 0, clip * per_clip + block - 1, torch.tensor(clean))
+    return Layout(clean, reads.float(), left, block * frames, clip, block)
+
+
+@dataclass
+class Past:
+    """What clean rows wrote, layer by layer: sums `(clean, heads, d, d + 1)` and last frames `(clean, hw, c)`."""
+
+    sums: list[Tensor]
+    lasts: list[Tensor]
+
+
+def rope_tables(first_frame: Tensor, frames: int, height: int, width: int, head_dim: int) -> tuple[Tensor, Tensor]:
+    """Return cosines and sines `(rows, 1, frames * height * width, head_dim / 2)` at absolute positions.
+
+    Angles are taken in float64 from the absolute latent frame, as the stream does.
+    """
+    side = 2 * (head_dim // 6)
+    device = first_frame.device
+
+    def angles(positions: Tensor, size: int) -> Tensor:
+        exponent = torch.arange(0, size, 2, dtype=torch.float64, device=device) / size
+        return positions.double()[..., None] * 10000.0 ** -exponent
+
+    time = angles(first_frame[:, None] + torch.arange(frames, device=device), head_dim - 2 * side)
+    rows = first_frame.shape[0]
+    shape = (rows, frames, height, width)
+    parts = [
+        time[:, :, None, None].expand(*shape, -1),
+        angles(torch.arange(height, device=device), side)[None, None, :, None].expand(*shape, -1),
+        angles(torch.arange(width, device=device), side)[None, None, None].expand(*shape, -1),
+    ]
+    angle = torch.cat(parts, dim=-1).reshape(rows, 1, frames * height * width, head_dim // 2)
+    return angle.cos().float(), angle.sin().float()
+
+
+def _rms(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    wide = x.float()
+    return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps) * weight.float()).to(x.dtype)
+
+
+def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    wide = F.layer_norm(x.float(), (x.shape[-1],), eps=1e-6)
+    return (wide * (1 + scale.float()) + shift.float()).to(x.dtype)
+
+
+def _linear(layer: Any, x: Tensor) -> Tensor:
+    bias = layer.bias
+    return F.linear(x, layer.weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+
+
+def _heads(x: Tensor, heads: int) -> Tensor:
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    first, second = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.stack([first * cos - second * sin, first * sin + second * cos], dim=-1).flatten(-2).to(x.dtype)
+
+
+def layer_sums(block: Any, x: Tensor, table: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """First third of a layer: queries, rotated queries and the rows' own sums.
+
+    Args:
+        block: a transformer block with diffusers' parameter names.
+        x: `(rows, tokens, channels)`.
+        table: `(rows, 6, channels)` modulation.
+        cos: rope cosines, see `rope_tables`; `sin` likewise.
+
+    Returns:
+        `(rows, heads, tokens, d)` twice and `(rows, heads, d, d + 1)` in float32: v k^T beside the sum of k.
+    """
+    attention = block.attn1
+    h = _modulate(x, table[:, 0:1], table[:, 1:2])
+    heads = attention.heads
+    query = F.relu(_rms(_linear(attention.to_q, h), attention.norm_q.weight, attention.norm_q.eps))
+    key = F.relu(_rms(_linear(attention.to_k, h), attention.norm_k.weight, attention.norm_k.eps))
+    query, key, value = _heads(query, heads), _heads(key, heads), _heads(_linear(attention.to_v, h), heads)
+    products = value.transpose(-1, -2) @ _rotate(key, cos, sin)
+    total = key.float().sum(2)
+    return query, _rotate(query, cos, sin), torch.cat([products.float(), total[..., None]], dim=-1)
+
+
+def layer_mix(
+    block: Any,
+    x: Tensor,
+    table: Tensor,
+    queries: tuple[Tensor, Tensor],
+    sums: Tensor,
+    text: Tensor,
+    bias: Tensor,
+    size: tuple[int, int, int],
+) -> tuple[Tensor, Tensor]:
+    """Second third: attention over the sums, text attention, the FFN up to its temporal convolution.
+
+    Args:
+        block: the transformer block.
+        x: `(rows, tokens, channels)`.
+        table: `(rows, 6, channels)`.
+        queries: plain and rotated queries of `layer_sums`.
+        sums: `(rows, heads, d, d + 1)` own and past.
+        text: `(rows, text tokens, channels)` projected and normalised.
+        bias: `(rows, 1, 1, text tokens)` added to text scores.
+        size: latent frames, token rows, token columns.
+
+    Returns:
+        The residual `(rows, tokens, channels)` and y `(rows, frames, height * width, channels)`.
+    """
+    attention, query, rotated = block.attn1, *queries
+    products, total = sums[..., :-1].to(x.dtype), sums[..., -1:].to(x.dtype)
+    mixed = (rotated @ products.transpose(-1, -2)).float()
+    mixed = (mixed / ((query @ total).float() + ATTENTION_EPS)).to(x.dtype)
+    out = _linear(attention.to_out[0], mixed.transpose(1, 2).flatten(2))
+    x = x + table[:, 2:3] * out
+
+    cross = block.attn2
+    q = _heads(_rms(_linear(cross.to_q, x), cross.norm_q.weight, cross.norm_q.eps), cross.heads)
+    k = _heads(_rms(_linear(cross.to_k, text), cross.norm_k.weight, cross.norm_k.eps), cross.heads)
+    v = _heads(_linear(cross.to_v, text), cross.heads)
+    seen = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    x = x + _linear(cross.to_out[0], seen.transpose(1, 2).flatten(2))
+
+    h = _modulate(x, table[:, 3:4], table[:, 4:5])
+    return x, _ffn(block.ff, h, size)
+
+
+def _ffn(ff: Any, h: Tensor, size: tuple[int, int, int]) -> Tensor:
+    frames, height, width = size
+    rows, channels = h.shape[0], h.shape[-1]
+    weight = ff.conv_inverted.weight.to(h.dtype).flatten(1)
+    wide = F.silu(F.linear(h, weight, ff.conv_inverted.bias.to(h.dtype)))
+    picture = wide.reshape(rows * frames, height, width, -1)
+    padded = F.pad(picture, (0, 0, 1, 1, 1, 1))
+    depth = ff.conv_depth.weight.to(h.dtype)[:, 0]
+    taps = ff.conv_depth.bias.float().expand(rows * frames, height, width, -1)
+    for i in range(3):
+        for j in range(3):
+            taps = taps + padded[:, i : i + height, j : j + width].float() * depth[:, i, j].float()
+    value, gate = taps.chunk(2, dim=-1)
+    gated = (value * F.silu(gate)).to(h.dtype)
+    y = F.linear(gated, ff.conv_point.weight.to(h.dtype).flatten(1))
+    return y.reshape(rows, frames, height * width, channels)
+
+
+def layer_end(block: Any, x: Tensor, table: Tensor, y: Tensor, left: Tensor) -> Tensor:
+    """Last third: temporal convolution with `left` `(rows, 1, height * width, channels)` and the residual."""
+    zero = torch.zeros_like(left)
+    before = torch.cat([left, y[:, :-1]], dim=1)
+    after = torch.cat([y[:, 1:], zero], dim=1)
+    weight = block.ff.conv_temp.weight.to(x.dtype)[..., 0]
+    moved = F.linear(torch.cat([before, y, after], dim=-1), weight.permute(0, 2, 1).flatten(1))
+    return x + table[:, 5:6] * (y + moved).flatten(1, 2)
+
+
+class RowsPass:
+    """Runs rows through a transformer with diffusers' parameter names.
+
+    Args:
+        transformer: the module (`patch_size` (1, 2, 2)).
+        compiled: compile the three thirds of a layer for the row counts that come.
+    """
+
+    def __init__(self, transformer: Any, compiled: bool = False) -> None:
+        self.net = transformer
+        wrap: Callable[[Any], Any] = (lambda f: torch.compile(f, dynamic=False)) if compiled else (lambda f: f)
+        self._sums, self._mix, self._end = wrap(layer_sums), wrap(layer_mix), wrap(layer_end)
+
+    def project_text(self, states: Tensor) -> Tensor:
+        """Return encoder states `(n, tokens, caption channels)` projected and normalised to the net's width."""
+        projection, norm = self.net.caption_projection, self.net.caption_norm
+        hidden = F.gelu(_linear(projection.linear_1, states), approximate="tanh")
+        return _rms(_linear(projection.linear_2, hidden), norm.weight, norm.eps)
+
+    def __call__(
+        self,
+        latents: Tensor,
+        timestep: Tensor,
+        text: Tensor,
+        mask: Tensor,
+        layout: Layout,
+        past: Past | None = None,
+        keep: bool = False,
+    ) -> tuple[Tensor, Past | None]:
+        """Predict v = noise - x0 for every row.
+
+        Args:
+            latents: `(rows, channels, frames, height, width)`, clean rows first.
+            timestep: `(rows,)` 1000 sigma; 0 for clean rows.
+            text: `(rows, text tokens, channels)` from `project_text`.
+            mask: `(rows, text tokens)` 1 for real tokens.
+            layout: what each row reads.
+            past: states to read instead of this call's clean rows (then no row of the call is clean).
+            keep: return the clean rows' states.
+
+        Returns:
+            v, shaped like `latents`, and the kept states.
+        """
+        net, dtype = self.net, latents.dtype
+        frames, height, width = latents.shape[2], latents.shape[3] // 2, latents.shape[4] // 2
+        size = (frames, height, width)
+        x = _patches(latents)
+        weight = net.patch_embedding.weight.to(dtype).flatten(1)
+        x = F.linear(x, weight, net.patch_embedding.bias.to(dtype))
+        modulation, embedded = self._time(timestep, dtype)
+        head_dim = net.config.attention_head_dim
+        cos, sin = rope_tables(layout.first_frame, frames, height, width, head_dim)
+        bias = torch.where(mask.bool(), 0.0, -10000.0).to(dtype)[:, None, None, :]
+        kept = Past([], [])
+        for index, block in enumerate(net.transformer_blocks):
+            table = (block.scale_shift_table.float() + modulation).to(dtype)
+            *queries, own = self._sums(block, x, table, cos, sin)
+            source = own[: layout.clean] if past is None else past.sums[index]
+            if layout.clean:
+                own_and_past = own + (layout.reads @ source.flatten(1)).view_as(own)
+            else:
+                own_and_past = own
+            x, y = self._mix(block, x, table, tuple(queries), own_and_past, text, bias, size)
+            lasts = y[: layout.clean, -1] if past is None else past.lasts[index]
+            left = torch.cat([lasts, torch.zeros_like(y[:1, -1])])[layout.left]
+            x = self._end(block, x, table, y, left[:, None])
+            if keep:
+                kept.sums.append(source)
+                kept.lasts.append(lasts)
+        shift, scale = (net.scale_shift_table.float() + embedded.float()[:, None]).to(dtype).chunk(2, dim=1)
+        out = _linear(net.proj_out, _modulate(x, shift, scale))
+        return _unpatches(out, size), kept if keep else None
+
+    def _time(self, timestep: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return modulation `(rows, 6, channels)` and the embedding `(rows, channels)`, both float32."""
+        time = self.net.time_embed
+        wave = time.emb.time_proj(timestep.float())
+        embedder = time.emb.timestep_embedder
+        embedded = F.linear(wave, embedder.linear_1.weight, embedder.linear_1.bias)
+        embedded = F.linear(F.silu(embedded), embedder.linear_2.weight, embedder.linear_2.bias)
+        modulation = F.linear(F.silu(embedded), time.linear.weight, time.linear.bias)
+        return modulation.unflatten(-1, (6, -1)), embedded
+
+
+def _patches(latents: Tensor) -> Tensor:
+    """`(rows, c, f, h, w)` to tokens `(rows, f h/2 w/2, 4 c)`, ordered like a flattened (1, 2, 2) kernel."""
+    r, c, f, h, w = latents.shape
+    y = latents.reshape(r, c, f, h // 2, 2, w // 2, 2).permute(0, 2, 3, 5, 1, 4, 6)
+    return y.reshape(r, f * (h // 2) * (w // 2), c * 4)
+
+
+def _unpatches(tokens: Tensor, size: tuple[int, int, int]) -> Tensor:
+    """Tokens `(rows, tokens, 4 c)` with channels last inside a patch to `(rows, c, f, h, w)`."""
+    f, h, w = size
+    y = tokens.reshape(tokens.shape[0], f, h, w, 2, 2, -1).permute(0, 6, 1, 2, 4, 3, 5)
+    return y.reshape(tokens.shape[0], -1, f, 2 * h, 2 * w)
+
+
+def initialise(transformer: Any) -> None:
+    """Start a fresh net near the identity: zero outputs and modulation, gates open, a quiet FFN."""
+    net = transformer
+    zeros = [net.proj_out, net.time_embed.linear]
+    with torch.no_grad():
+        net.scale_shift_table.zero_()
+        for block in net.transformer_blocks:
+            zeros += [block.attn1.to_out[0], block.attn2.to_out[0]]
+            block.scale_shift_table.zero_()
+            block.scale_shift_table[2].fill_(1.0)
+            block.scale_shift_table[5].fill_(1.0)
+            block.ff.conv_point.weight.mul_(0.1)
+        for layer in zeros:
+            layer.weight.zero_()
+            layer.bias.zero_()
