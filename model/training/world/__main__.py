@@ -19,8 +19,8 @@ _EXTRA = ("clear", "clear", "cloudy", "rain", "snow", "fog", "storm")
 LABEL = 14
 
 
-def _scripts(seed: int) -> list[Script]:
-    """One script for each scene and hour, with weathers and subjects spread over them."""
+def _scripts(seed: int, scenes: Sequence[str]) -> list[Script]:
+    """One script for each of the scenes and each hour, with weathers and subjects spread over them."""
     rng = random.Random(seed)
     subjects = [n for n in NAMES["subject"] if n != "none"]
     scripts = []
@@ -34,6 +34,8 @@ def _scripts(seed: int) -> list[Script]:
                 "colour": draw("colour", rng),
                 "camera": "still",
             }
+            if scene not in scenes:
+                continue
             scripts.append(make_script(start, [], 1, [9], rng))
     return scripts
 
@@ -70,9 +72,10 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=144)
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--no-strip", action="store_true", help="leave out the clip with changes")
+    parser.add_argument("--scenes", nargs="+", choices=NAMES["scene"], default=NAMES["scene"])
     args = parser.parse_args()
     size = {"height": args.height, "width": args.width, "device": args.device}
-    scripts = _scripts(args.seed)
+    scripts = _scripts(args.seed, args.scenes)
     shown = render(scripts, 1, first_picture=5, **size)[:, 0]
     labels = [f"{a['scene']}, {a['time of day']}, {a['weather']}, {a['colour']} {a['subject']}" for a in
               (s.start for s in scripts)]  # fmt: skip

@@ -53,11 +53,11 @@ class Brush:
     def finish(self) -> npt.NDArray[np.float32]:
         """(5, 96, 160) float32 0..1."""
         alpha = self.image.getchannel("A")
-        moved = ImageChops.offset(alpha.filter(ImageFilter.GaussianBlur(6)), 5, 8)
-        rim = ImageChops.multiply(alpha, ImageChops.invert(moved))
-        planes = [alpha, *(self.image.getchannel(c) for c in "RGB"), rim]
-        fine = np.stack([np.asarray(p, np.float32) / 255 for p in planes])
-        return fine.reshape(CHANNELS, CELL_HEIGHT, _SCALE, CELL_WIDTH, _SCALE).mean((2, 4)).astype(np.float32)
+        half = alpha.reduce(2)
+        moved = ImageChops.offset(half.filter(ImageFilter.GaussianBlur(3)), 2, 4)
+        rim = ImageChops.multiply(half, ImageChops.invert(moved)).reduce(2)
+        planes = [*(self.image.getchannel(c).reduce(_SCALE) for c in "ARGB"), rim]
+        return np.stack([np.asarray(p, np.float32) / 255 for p in planes]).astype(np.float32)
 
 
 def _curve(*points: Point, steps: int = 8) -> list[Point]:
@@ -120,7 +120,7 @@ def _birds(b: Brush, phase: float) -> None:
             b.polygon([*top, *back], value, 1.0)
             near = (x + side * 21 * s, (elbow_y + tip_y) / 2 - 1.0 * s)
             b.polygon(
-                [near, (x + side * 30 * s, tip_y), (x + side * 20 * s, (elbow_y + tip_y) / 2 + 4.5 * s)], 0.25, 0.3
+                [near, (x + side * 30 * s, tip_y), (x + side * 20 * s, (elbow_y + tip_y) / 2 + 4.5 * s)], 0.45, 1.0
             )
         b.ellipse(x, yb + 1 * s, 7.5 * s, 6.0 * s, 0.86, 1.0)
         b.ellipse(x, yb + 3.4 * s, 5.5 * s, 3.4 * s, 0.97)
