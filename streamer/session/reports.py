@@ -9,6 +9,7 @@ from streamer.session.events import EventLog
 from streamer.session.player import Tick
 from streamer.session.states import Status
 from streamer.session.steers import Steer
+from streamer.session.timeline import Timeline
 
 
 class Reports:
@@ -39,9 +40,16 @@ class Reports:
         data = {"block": block.block, "first_picture": first, "pictures": count, "prompt": prompt}
         self._events.publish("block.ready", data | {"compute_s": round(block.compute_s, 4)})
 
-    def clock(self, tick: int, picture: int, rate_hz: float, lead_s: float, lock_s: float, viewers: int) -> None:
-        data = {"tick": tick, "picture": picture, "media_time_s": tick / rate_hz, "rate_hz": rate_hz}
-        more = {"lead_s": round(lead_s, 3), "lock_s": round(lock_s, 3), "viewers": viewers}
+    def clock(self, timeline: Timeline, lock_s: float, viewers: int) -> None:
+        """Where the stream stands; `media_time_s` is the presentation time of the last tick."""
+        tick, rate_hz = timeline.tick - 1, timeline.rate_hz
+        data = {
+            "tick": tick,
+            "picture": timeline.next_picture - 1,
+            "media_time_s": tick / rate_hz,
+            "rate_hz": rate_hz,
+        }
+        more = {"lead_s": round(timeline.lead_s, 3), "lock_s": round(lock_s, 3), "viewers": viewers}
         self._events.publish("clock", data | more)
 
     def ticked(self, shown: Tick, next_picture: int, each_second: bool) -> None:

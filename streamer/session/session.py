@@ -1,39 +1,28 @@
-"""One stream: what it is asked for, what the worker is told, what its viewers see. Never waits for anything.
-
-Everything happens in callbacks of the event loop: the engine's messages, the hub's viewers, the player's ticks, and
-calls of the API. Each ends with `_advance`, which locks what is due and tells the worker how far it may go.
-"""
+"""One stream and its states: who watches, whether it holds a slot, how it ends. Never waits for anything."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from streamer.engine.protocol import Denoised, Failed, Message, Pictures, Ready, Snapshot
+from streamer.engine.protocol import Ready
 from streamer.session import states
 from streamer.session.errors import StreamEnded
 from streamer.session.events import EventLog
-from streamer.session.link import WorkerLink
-from streamer.session.pacing import Costs, Pacer
-from streamer.session.player import Player, Tick
+from streamer.session.playback import Playback
 from streamer.session.ports import EngineLike, MakeHub, Slots
 from streamer.session.reports import Reports
 from streamer.session.spec import StreamSpec
 from streamer.session.states import Status
-from streamer.session.steering import Steering
 from streamer.session.steers import Steer, SteerBook
-from streamer.session.timeline import Blocks, Timeline, latent_of
+from streamer.session.timeline import latent_of
 
 PARK_AFTER_S = 5.0
 """A stream that nobody watches yields its slot after this long."""
 PARK_PATIENCE_S = 3.0
 """The worker has this long for the snapshot of a stream that is being parked; then an older one has to do."""
-SNAPSHOT_EVERY_S = 5.0
-START_SLACK_S = 4.0
-"""A stream that starts gives way to whatever is due before this: more than any lead."""
 RESTARTS, RESTARTS_WITHIN_S = 3, 60.0
 """A stream that goes on after failures does so at most this often in this time."""
 
@@ -60,7 +49,7 @@ class Session:
         *,
         keeps_on: bool = False,
     ) -> None:
-        header, model = wanted.header, ready.model
+        header = wanted.header
         self.id = f"str_{secrets.token_hex(16)}"
         self.control_token = f"tok_{secrets.token_hex(16)}"
         self.created_at = datetime.now(UTC)
@@ -72,21 +61,14 @@ class Session:
         self._keeps_on = keeps_on
         self._loop = asyncio.get_running_loop()
         self._slots = slots
-        self._first_block_s = ready.timings.first_block_s
-        block = model.block_latent_frames[0]
-        self._timeline = Timeline(Blocks(model.first_block_latent_frames, block), self.rate_hz)
-        self._pacer = Pacer(self._timeline, Costs(ready.timings, block, self.rate_hz))
         self.events = EventLog(self.id, lambda: (self.tick, self.picture))
         self._reports = Reports(self.events)
-        self._steering = Steering(wanted, model, self._pacer, self._reports)
         self.hub = make_hub(self.width, self.height, self.rate_hz, self._viewers_changed, on_failure=self.fail)
-        self._player = Player(self._timeline, self.hub.release, self._ticked)
-        self._link = WorkerLink(engine, self.id, self._received)
-        self._fresh = False
+        self._playback = Playback(
+            self.id, wanted, ready, engine, self._reports, self.hub.release, self, snapshots=keeps_on
+        )
         self._parking = False
         self._evicted = False
-        self._snapshot: Snapshot | None = None
-        self._snapshot_asked_s = -math.inf
         self._restarts_s: list[float] = []
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self.unwatched_since_s: float | None = self._loop.time()
@@ -94,20 +76,20 @@ class Session:
         self._arm("idle", wanted.idle_timeout_s, lambda: self.finish(Status.ENDED, "nobody watched"))
         self._arm("duration", wanted.max_duration_s, lambda: self.finish(Status.ENDED, "its time was over"))
         self._reports.status(self.status, None, 0)
-        if self.rate_hz < model.rate_hz:
-            self._reports.slower(self.rate_hz, model.rate_hz)
+        if self.rate_hz < ready.model.rate_hz:
+            self._reports.slower(self.rate_hz, ready.model.rate_hz)
 
     # What there is to see
 
     @property
     def picture(self) -> int:
         """Number of the last picture released; -1 before the first."""
-        return self._timeline.next_picture - 1
+        return self._playback.timeline.next_picture - 1
 
     @property
     def tick(self) -> int:
         """Number of the last tick; -1 before the first."""
-        return self._timeline.tick - 1
+        return self._playback.timeline.tick - 1
 
     @property
     def viewers(self) -> int:
@@ -116,12 +98,12 @@ class Session:
     @property
     def lead_s(self) -> float:
         """Seconds of video that exist beyond the picture on show."""
-        return self._timeline.lead_s
+        return self._playback.timeline.lead_s
 
     @property
     def lock_s(self) -> float:
         """C: from a steer to its first decoded picture, with margin."""
-        return self._pacer.costs.lock_s
+        return self._playback.pacer.costs.lock_s
 
     @property
     def prompt(self) -> str:
@@ -131,7 +113,7 @@ class Session:
     @property
     def steers(self) -> SteerBook:
         """Steers that were asked for, oldest first."""
-        return self._steering.book
+        return self._playback.steering.book
 
     @property
     def underruns(self) -> int:
@@ -155,11 +137,11 @@ class Session:
     @property
     def parked_bytes(self) -> int:
         """What it keeps while parked."""
-        return len(self._snapshot.data) if self._snapshot is not None else 0
+        return self._playback.snapshot_bytes
 
     def log_lines(self) -> list[str]:
         """The recipe so far, one JSON document a line: the header, then every steer that is locked."""
-        return list(self._steering.log)
+        return list(self._playback.steering.log)
 
     # Steering
 
@@ -189,18 +171,18 @@ class Session:
             TooMany: too many steers wait.
         """
         self.check_running()
-        self._advance()
-        steer = self._steering.ask(
+        self._playback.advance()
+        steer = self._playback.steering.ask(
             prompt,
             at,
             actor,
             self._loop.time(),
-            self._player.next_tick_s if self._player.running else None,
+            self._playback.next_tick_s,
             motion_score=motion_score,
             negative_prompt=negative_prompt,
             guidance_scale=guidance_scale,
         )
-        self._reschedule(steer.at_latent)
+        self._playback.reschedule(steer.at_latent)
         return steer
 
     def cancel_steer(self, id: str, actor: str = "api") -> Steer:
@@ -210,9 +192,9 @@ class Session:
             StreamEnded, SteerUnknown, SteerLocked.
         """
         self.check_running()
-        self._advance()
-        steer = self._steering.cancel(id, actor)
-        self._reschedule(steer.at_latent)
+        self._playback.advance()
+        steer = self._playback.steering.cancel(id, actor)
+        self._playback.reschedule(steer.at_latent)
         return steer
 
     def check_running(self) -> None:
@@ -220,117 +202,44 @@ class Session:
         if self.over:
             raise StreamEnded(f"the stream has {self.status}: {self.reason}")
 
-    def _reschedule(self, from_latent: int) -> None:
-        """Let the worker throw away what it made past a boundary and make it anew."""
-        if not self._link.open:
-            return
-        self._timeline.denoised = min(self._timeline.denoised, from_latent)
-        self._steering.sent(from_latent, self._loop.time())
-        self._link.reschedule(from_latent, self.steers.schedule(from_latent))
-        self._send_credit()
-
-    # Time
-
-    def _advance(self) -> None:
-        """Lock what is due, and tell the worker if something was."""
-        if self._player.running and self._pacer.lock(self._loop.time(), self._player.next_tick_s):
-            self._steering.lock()
-            self._send_credit()
-
-    def _ticked(self, shown: Tick) -> None:
-        if shown is Tick.PICTURE:
-            self._steering.released(self.picture, self._loop.time())
-        each_second = self._timeline.tick % max(1, round(self.rate_hz)) == 0
-        self._reports.ticked(shown, self._timeline.next_picture, each_second)
-        self._advance()
-        if each_second:
-            self._each_second()
-
-    def _each_second(self) -> None:
-        if self._link.decode_s is not None:
-            self._pacer.costs.saw_decode(self._link.decode_s)
-        self._reports.clock(self.tick, self.picture, self.rate_hz, self.lead_s, self.lock_s, self.viewers)
-        self._send_credit()
-        if self._keeps_on and self._loop.time() - self._snapshot_asked_s >= SNAPSHOT_EVERY_S:
-            self._ask_snapshot()
-
     # The worker
 
     def open(self) -> None:
         """There is a slot: (re)open the stream on the worker. Called by whoever gives slots."""
-        timeline = self._timeline
-        self._fresh = True
         self._parking = self._evicted = False
-        timeline.denoised = timeline.next_latent
-        if timeline.locked == timeline.next_latent:
-            # The picture is held until the next one comes, which has to be locked for that.
-            timeline.locked = timeline.blocks.next(timeline.locked)
-        self._steering.lock()
-        self._player.hold(math.inf)
-        self._link.start(
-            seed=self.seed,
-            height=self.height,
-            width=self.width,
-            rate_hz=self.rate_hz,
-            steers=self.steers.schedule(),
-            snapshot=None if self._snapshot is None else self._snapshot.data,
-            decode_from=timeline.next_latent,
-        )
-        self._send_credit()
+        self._playback.open()
         if not self._wanted:
             self._arm("park", PARK_AFTER_S, self.park)
-        elif self.status is Status.PAUSED and self._player.has_picture:
+        elif self.status is Status.PAUSED and self._playback.player.has_picture:
             self._go_live()
 
-    def _received(self, message: Message) -> None:
-        """A message of the worker about this stream, of this life of it."""
-        match message:
-            case Pictures() if self._player.take(message):
-                self._took_pictures(message.latent)
-            case Denoised():
-                self._took_block(message)
-            case Snapshot():
-                self._snapshot = message
-                self._parked()
-            case Failed():
-                self._link.lost()
-                self._slots.release(self)
-                self.lost(message.reason)
-            case _:
-                pass
+    def began(self) -> None:
+        """The first pictures since `open` are here."""
+        if self.status is not Status.LIVE and self._wanted:
+            self._go_live()
+        elif self.status is Status.STARTING:
+            self._pause()
 
-    def _took_pictures(self, latent: int) -> None:
-        if self._fresh:
-            self._fresh = False
-            self._player.hold(self._loop.time() + self._pacer.hold_s(latent))
-            if self.status is not Status.LIVE and self._wanted:
-                self._go_live()
-            elif self.status is Status.STARTING:
-                self._pause()
-        self._advance()
-        self._send_credit()
+    def kept(self) -> None:
+        """A snapshot has arrived."""
+        self._parked()
 
-    def _took_block(self, block: Denoised) -> None:
-        timeline = self._timeline
-        end = block.first_latent + block.latents
-        timeline.denoised = max(timeline.denoised, end)
-        if block.block > 0 and block.latents == timeline.blocks.default and block.compute_s > 0:
-            self._pacer.costs.saw_block(block.compute_s)
-        steer = self._steering.clean(block, self._loop.time(), self._player.running)
-        if block.first_latent >= timeline.blocks.floor(timeline.next_latent):
-            self._reports.block(block, steer.prompt)
+    def failed(self, reason: str) -> None:
+        """The worker gave this stream up, and holds it no more."""
+        self._playback.lost()
+        self._slots.release(self)
+        self.lost(reason)
 
     def lost(self, reason: str) -> None:
-        """The worker lost this stream: go on from the last snapshot, or fail."""
+        """The worker is gone or lost this stream: go on from the last snapshot, or fail."""
         now_s = self._loop.time()
         self._parking = False
-        self._link.lost()
+        self._playback.lost()
         self._restarts_s = [at_s for at_s in self._restarts_s if now_s - at_s < RESTARTS_WITHIN_S]
         if not self._keeps_on or len(self._restarts_s) >= RESTARTS:
             self.fail(reason)
             return
         self._restarts_s.append(now_s)
-        self._player.hold(math.inf)
         self._drop("park")
         if self.status is Status.PAUSED and not self._wanted:
             self._set(Status.PARKED, reason)
@@ -338,15 +247,6 @@ class Session:
         if self.status is not Status.STARTING:
             self._set(Status.STARTING, reason)
         self._slots.request(self)
-
-    def _send_credit(self) -> None:
-        now_s, next_tick_s = self._loop.time(), self._player.next_tick_s
-        if self._fresh:
-            # Not shown yet: as soon as possible, but after those that are.
-            next_tick_s = now_s + self._first_block_s + START_SLACK_S
-        elif not self._player.running:
-            next_tick_s = now_s + PARK_AFTER_S
-        self._link.credit(self._pacer.credit(now_s, next_tick_s))
 
     # Viewers, pauses, the end
 
@@ -374,11 +274,16 @@ class Session:
         if self.status is Status.PARKED:
             self._set(Status.PAUSED, "waits for a slot")
             self._slots.request(self)
-        elif self.status is Status.PAUSED and self._link.open and not self._evicted and self._player.has_picture:
+        elif (
+            self.status is Status.PAUSED
+            and self._playback.is_open
+            and not self._evicted
+            and self._playback.player.has_picture
+        ):
             self._parking = False
             self._go_live()
-        elif self.status is Status.STARTING and self._player.has_picture:
-            self._player.start()
+        elif self.status is Status.STARTING and self._playback.player.has_picture:
+            self._playback.play()
 
     def _everybody_left(self) -> None:
         self.unwatched_since_s = self._loop.time()
@@ -387,22 +292,21 @@ class Session:
             return
         if self.status is Status.LIVE:
             self._pause()
-        elif self.status is Status.PAUSED and not self._link.open:
+        elif self.status is Status.PAUSED and not self._playback.is_open:
             self._slots.release(self)
             self._set(Status.PARKED, "nobody watches")
         else:
-            self._player.stop()
+            self._playback.player.stop()
             self._arm("park", PARK_AFTER_S, self.park)
         self._slots.left(self)
 
     def _go_live(self) -> None:
         self._drop("park")
         self._set(Status.LIVE)
-        self._player.start()
-        self._send_credit()
+        self._playback.play()
 
     def _pause(self) -> None:
-        self._player.stop()
+        self._playback.player.stop()
         self._set(Status.PAUSED, "nobody watches")
         self._arm("park", PARK_AFTER_S, self.park)
 
@@ -417,7 +321,7 @@ class Session:
             self._pause()
             self._drop("park")
         self._parking = True
-        if self._ask_snapshot():
+        if self._playback.ask_snapshot():
             self._arm("parking", PARK_PATIENCE_S, self._parked)
         else:
             self._parked()
@@ -426,23 +330,13 @@ class Session:
         if not self._parking:
             return
         self._drop("parking")
-        self._link.close()
         self._parking = False
-        self._player.hold(math.inf)
+        self._playback.close()
         self._set(Status.PARKED, "another stream needed the slot" if self._evicted else "nobody watches")
         self._slots.release(self)
         if self._wanted:
             self._set(Status.PAUSED, "waits for a slot")
             self._slots.request(self)
-
-    def _ask_snapshot(self) -> bool:
-        """Ask for the newest boundary that the pictures have passed; False when that is the very beginning."""
-        at_most = self._timeline.blocks.floor(self._timeline.next_latent)
-        if at_most == 0 or not self._link.open:
-            return False
-        self._snapshot_asked_s = self._loop.time()
-        self._link.ask_snapshot(at_most)
-        return True
 
     def fail(self, reason: str) -> None:
         """The stream is lost; its log is kept."""
@@ -458,12 +352,9 @@ class Session:
         """End or fail the stream. Does nothing when it is over already."""
         if self.over:
             return
-        self._player.stop()
         for name in list(self._timers):
             self._drop(name)
-        self._link.stop()
-        self._steering.fail(f"the stream has {status}")
-        self._snapshot = None
+        self._playback.finish(f"the stream has {status}")
         self._set(status, reason)
         self.events.close()
         self._slots.release(self)

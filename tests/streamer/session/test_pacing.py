@@ -179,9 +179,9 @@ def test_the_worst_moment_right_after_a_boundary_locked() -> None:
         engine.jitter = lambda: MARGIN
         await asyncio.sleep(6)
         for number in range(20):
-            locked = session._timeline.locked
-            while session._timeline.locked == locked:
-                due_s = session._pacer.due_s(locked, session._player.next_tick_s)
+            locked = session._playback.timeline.locked
+            while session._playback.timeline.locked == locked:
+                due_s = session._playback.pacer.due_s(locked, session._playback.player.next_tick_s)
                 left_s = due_s - asyncio.get_running_loop().time() - session.lock_s
                 if 0 < left_s < 1 / 16:
                     await asyncio.sleep(left_s - 1e-4)

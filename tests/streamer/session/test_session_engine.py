@@ -15,6 +15,7 @@ import pytest
 
 from streamer.engine.process import Engine
 from streamer.media.hub import Hub
+from streamer.session import playback as playback_module
 from streamer.session import session as session_module
 from streamer.session.manager import Sessions
 from streamer.session.session import Session
@@ -137,7 +138,7 @@ async def test_parked_and_watched_again_goes_on_bit_for_bit(
 
 
 async def test_main_outlives_its_worker_bit_for_bit(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_module, "SNAPSHOT_EVERY_S", 1.0)
+    monkeypatch.setattr(playback_module, "SNAPSHOT_EVERY_S", 1.0)
     async with served(tiny_model) as (engine, sessions):
         main = sessions.main
         other = None

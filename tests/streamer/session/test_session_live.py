@@ -213,10 +213,10 @@ async def test_cancelling_a_steer_that_is_made_already_makes_the_old_prompt_anew
     stage = Stage()
     session = await stage.live()
     later = session.steer("later", {"in_s": 1.6})
-    await until(lambda: session._timeline.denoised > later.at_latent)
+    await until(lambda: session._playback.timeline.denoised > later.at_latent)
     assert later.status is SteerStatus.QUEUED
     session.cancel_steer(later.id)
-    assert session._timeline.denoised <= later.at_latent
+    assert session._playback.timeline.denoised <= later.at_latent
     await asyncio.sleep(4)
     assert session.underruns == 0
     stage.check_video()
