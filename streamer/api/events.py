@@ -37,7 +37,7 @@ async def events(socket: WebSocket, stream: str, after: int | None = None) -> No
         for task in (listening, sending):
             task.cancel()
         await asyncio.gather(listening, sending, return_exceptions=True)
-    with contextlib.suppress(RuntimeError):  # it may have closed first
+    with contextlib.suppress(RuntimeError, WebSocketDisconnect):  # the viewer may have left first
         await socket.close(ENDED, session.reason or "the stream has ended")
 
 

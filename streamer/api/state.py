@@ -40,12 +40,17 @@ def state_of(connection: HTTPConnection) -> State:
     return state
 
 
-def session_of(stream: str, connection: HTTPConnection) -> Session:
+async def session_of(stream: str, connection: HTTPConnection) -> Session:
     """The running session of a path's `{stream}`: an id, or `main`. Raises `StreamUnknown`, `StreamEnded`."""
     session = state_of(connection).sessions.get(stream)
     session.check_running()
     return session
 
 
-StateOf = Annotated[State, Depends(state_of)]
+async def _state(connection: HTTPConnection) -> State:
+    # A coroutine: plain functions are run in threads, and everything here belongs to the event loop.
+    return state_of(connection)
+
+
+StateOf = Annotated[State, Depends(_state)]
 SessionOf = Annotated[Session, Depends(session_of)]

@@ -41,7 +41,7 @@ async def video(socket: WebSocket, stream: str) -> None:
             for task in (listening, sending):
                 task.cancel()
             await asyncio.gather(listening, sending, return_exceptions=True)
-    with contextlib.suppress(RuntimeError):  # it may have closed first
+    with contextlib.suppress(RuntimeError, WebSocketDisconnect):  # the viewer may have left first
         await socket.close(ENDED, session.reason or "the stream has ended")
 
 

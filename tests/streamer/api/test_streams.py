@@ -1,0 +1,229 @@
+"""What a program sees of a running server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from serving import STREAMER, Server, serve
+from websockets.asyncio.client import connect
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+def socket_url(server: Server, path: str) -> str:
+    return f"{server.url}{path}".replace("http", "ws", 1)
+
+
+async def event(socket: Any, kind: str) -> dict[str, Any]:
+    async with asyncio.timeout(60):
+        while True:
+            message: dict[str, Any] = json.loads(await socket.recv())
+            if message["type"] == kind:
+                return message
+            assert not message["type"].startswith("error"), message
+
+
+async def test_health_and_model(http: httpx.AsyncClient) -> None:
+    assert (await http.get("/healthz")).json() == {"status": "up"}
+    assert (await http.get("/readyz")).status_code == 200
+    model = (await http.get("/v1/model")).json()
+    assert model["sizes"] == ["64x64"]
+    assert [word["name"] for word in model["vocabulary"]["scene"]] == ["sea", "mountains"]
+    assert model["capacity"] >= 1
+
+
+async def test_main_is_shared_and_has_a_page(http: httpx.AsyncClient, server: Server) -> None:
+    main = (await http.get("/v1/streams/main")).json()
+    assert (await http.get(f"/v1/streams/{main['id']}")).json()["id"] == main["id"]
+    assert main["urls"]["page"] == f"{server.url}/"
+    page = await http.get("/")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert "control_token" not in main
+
+
+async def test_steer_is_queued_locked_released(http: httpx.AsyncClient, server: Server) -> None:
+    async with (
+        connect(socket_url(server, "/v1/streams/main/video"), max_size=None) as viewer,
+        connect(socket_url(server, "/v1/streams/main/events")) as events,
+    ):
+        await viewer.recv()
+        draining = asyncio.create_task(drain(viewer))
+        answer = await http.post("/v1/streams/main/steers", json={"prompt": "the sea at night"})
+        assert answer.status_code == 202
+        asked = answer.json()
+        seen = [await event(events, f"steer.{stage}") for stage in ("queued", "locked", "released")]
+        assert [one["data"]["id"] for one in seen] == [asked["id"]] * 3
+        assert seen[2]["picture"] == seen[2]["data"]["at_picture"] == asked["at_picture"]
+        assert [one["seq"] for one in seen] == sorted(one["seq"] for one in seen)
+        assert (await http.get("/v1/streams/main")).json()["prompt"] == "the sea at night"
+        listed = (await http.get("/v1/streams/main/steers")).json()["steers"]
+        assert listed[-1]["id"] == asked["id"]
+        assert listed[-1]["status"] == "released"
+        draining.cancel()
+
+
+async def drain(socket: Any) -> None:
+    async for _ in socket:
+        pass
+
+
+async def test_steer_over_the_socket(server: Server) -> None:
+    async with connect(socket_url(server, "/v1/streams/main/events")) as events:
+        await events.send(json.dumps({"type": "steer", "ref": 7, "prompt": "snowy mountains by day"}))
+        accepted = await event(events, "steer.accepted")
+        assert (accepted["ref"], accepted["data"]["prompt"]) == (7, "snowy mountains by day")
+        await events.send(json.dumps({"type": "steer", "ref": 8, "prompt": ""}))
+        await events.send(json.dumps({"type": "dance"}))
+        await events.send("no json")
+        codes = []
+        async with asyncio.timeout(30):
+            while len(codes) < 3:
+                message = json.loads(await events.recv())
+                if message["type"] == "error":
+                    codes.append(message["data"]["code"])
+        assert codes == ["prompt-empty", "message-unknown", "message-malformed"]
+
+
+async def test_events_resume(server: Server) -> None:
+    path = "/v1/streams/main/events"
+    async with connect(socket_url(server, f"{path}?after=0")) as events:
+        first = json.loads(await events.recv())
+    async with connect(socket_url(server, f"{path}?after={first['seq']}")) as events:
+        assert json.loads(await events.recv())["seq"] == first["seq"] + 1
+
+
+async def test_waiting_steer_can_be_taken_back(http: httpx.AsyncClient) -> None:
+    body = {"prompt": "night falls", "at": {"in_s": 300}}
+    asked = (await http.post("/v1/streams/main/steers", json=body)).json()
+    assert asked["status"] == "queued"
+    path = f"/v1/streams/main/steers/{asked['id']}"
+    assert (await http.delete(path)).status_code == 204
+    again = await http.delete(path)
+    assert (again.status_code, again.json()["code"]) == (409, "steer-locked")
+
+
+async def test_a_log_makes_a_stream(http: httpx.AsyncClient) -> None:
+    made = (await http.post("/v1/streams", json={"prompt": "the sea at night", "seed": 11})).json()
+    log = (await http.get(f"/v1/streams/{made['id']}/log")).text
+    again = await http.post("/v1/streams", json={"log": log})
+    assert again.status_code == 201
+    body = again.json()
+    assert (body["seed"], body["prompt"], body["size"]) == (11, "the sea at night", "64x64")
+    assert again.headers["location"] == f"/v1/streams/{body['id']}"
+    for id in (made["id"], body["id"]):
+        await http.delete(f"/v1/streams/{id}")
+
+
+async def test_full_only_when_all_are_watched(tiny_model: Path) -> None:
+    async with serve(tiny_model, "--max-streams", "1") as server, httpx.AsyncClient(base_url=server.url) as http:
+        # Nobody watches main: it yields its slot to a new stream.
+        assert (await http.post("/v1/streams", json={"prompt": "the sea"})).status_code == 201
+        async with connect(socket_url(server, "/v1/streams/main/video"), max_size=None) as viewer:
+            await viewer.recv()
+            refused = await http.post("/v1/streams", json={"prompt": "the sea"})
+            body = refused.json()
+            assert (refused.status_code, body["code"], body["limit"]) == (503, "capacity-full", 1)
+            assert body["streams"] == ["main"]
+            assert int(refused.headers["retry-after"]) >= 1
+            # A second viewer of main is no second stream.
+            async with connect(socket_url(server, "/v1/streams/main/video"), max_size=None) as second:
+                assert json.loads(await second.recv())["type"] == "hello"
+
+
+async def test_worker_killed(tiny_model: Path) -> None:
+    """Streams fail with their log kept; main goes on from its last snapshot; readyz says 503 meanwhile."""
+    import psutil
+
+    async with serve(tiny_model, "--max-streams", "2") as server, httpx.AsyncClient(base_url=server.url) as http:
+        other = (await http.post("/v1/streams", json={"prompt": "the sea", "idle": "run"})).json()
+        async with (
+            connect(socket_url(server, "/v1/streams/main/video"), max_size=None) as viewer,
+            connect(socket_url(server, "/v1/streams/main/events?after=0")) as events,
+        ):
+            await viewer.recv()
+            draining = asyncio.create_task(drain(viewer))
+            while (await event(events, "clock"))["picture"] < 100:
+                pass
+            workers = [
+                child
+                for child in psutil.Process(server.process.pid).children()
+                if "worker" in " ".join(child.cmdline())
+            ]
+            assert len(workers) == 1
+            workers[0].send_signal(signal.SIGKILL)
+            stopped = await event(events, "stream.status")
+            while stopped["data"]["status"] != "starting" or stopped["seq"] < 5:
+                stopped = await event(events, "stream.status")
+            assert (await http.get("/readyz")).status_code == 503
+            gone = await http.get(f"/v1/streams/{other['id']}")
+            assert (gone.status_code, gone.json()["code"]) == (410, "stream-ended")
+            assert (await http.get(f"/v1/streams/{other['id']}/log")).status_code == 200
+            before = stopped["picture"]
+            while (await event(events, "stream.status"))["data"]["status"] != "live":
+                pass
+            assert (await event(events, "clock"))["picture"] >= before
+            assert (await http.get("/readyz")).status_code == 200
+            draining.cancel()
+
+
+async def test_sigterm_ends_cleanly(tiny_model: Path) -> None:
+    import psutil
+
+    async with serve(tiny_model) as server:
+        children = psutil.Process(server.process.pid).children(recursive=True)
+        async with connect(socket_url(server, "/v1/streams/main/video"), max_size=None) as viewer:
+            await viewer.recv()
+            assert await server.stop() == 0
+        assert psutil.wait_procs(children, timeout=10)[1] == []
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "no transformer"])
+async def test_bad_model_folder_is_one_line(tiny_model: Path, tmp_path: Path, damage: str) -> None:
+    import shutil
+
+    folder = tmp_path / "model"
+    if damage != "missing":
+        shutil.copytree(tiny_model, folder)
+        weights = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+        if damage == "truncated":
+            weights.write_bytes(weights.read_bytes()[:-100])
+        else:
+            shutil.rmtree(folder / "transformer")
+    status, text = await run("serve", "--model", str(folder), "--port", "0")
+    assert status == 2
+    assert len(text.splitlines()) == 1, text
+    assert str(folder) in text
+
+
+async def test_port_in_use_is_one_line(server: Server) -> None:
+    port = server.url.rpartition(":")[2]
+    status, text = await run("serve", "--port", port)
+    assert (status, len(text.splitlines())) == (2, 1)
+    assert port in text
+
+
+@pytest.mark.parametrize(
+    "option", [("--port", "70000"), ("--rate-hz", "0"), ("--threads", "0"), ("--seed", "-1"), ("--x",)]
+)
+async def test_bad_option_is_one_line(option: tuple[str, ...]) -> None:
+    status, text = await run("serve", *option)
+    assert (status, len(text.splitlines())) == (2, 1)
+    assert option[0] in text
+
+
+async def run(*arguments: str) -> tuple[int, str]:
+    """Exit status and what `streamer` printed on stderr."""
+    process = await asyncio.create_subprocess_exec(
+        STREAMER, *arguments, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(90):
+        _, error = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, error.decode()
