@@ -56,7 +56,9 @@ class Serve:
         parser.add_argument("--prompt", help="first prompt of the stream everybody shares")
         parser.add_argument("--seed", type=int, help="its seed (default: random)")
         parser.add_argument("--max-streams", type=int, help="streams at once (default: as measured)")
-        parser.add_argument("--origin", action="append", default=[], help="another site whose pages may use this server")
+        parser.add_argument(
+            "--origin", action="append", default=[], help="another site whose pages may use this server"
+        )
         parser.add_argument("--allow-host", action="append", default=[], help="another name this server is called by")
         parser.add_argument("--admin-token", help="token that may do everything from anywhere")
         parser.add_argument("--ice-server", action="append", default=[], help="STUN or TURN URL (default: none)")

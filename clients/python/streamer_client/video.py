@@ -16,7 +16,7 @@ from streamer_client.events import refused
 
 
 class VideoSocket:
-    """One viewer. Use as an asynchronous context manager, then iterate `messages()`: fragments, the init segment first.
+    """One viewer. Use as an asynchronous context manager, then iterate `messages()`.
 
     Attributes:
         hello: the server's first message: mime, rate_hz, tick and picture.
