@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from streamer.engine.process import Engine
 from streamer.media.hub import Hub
@@ -24,6 +25,7 @@ from streamer.session.states import Status
 from streamer.session.steers import Steer, SteerStatus
 from streamer.settings import Settings
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 TIMEOUT_S = 60.0
 
 
@@ -44,9 +46,10 @@ class RecordingHub(Hub):
         super().release(i420, tick)
 
 
-@contextlib.asynccontextmanager
-async def served(model: Path) -> AsyncIterator[tuple[Engine, Sessions]]:
-    engine = await Engine.start(model, rate_hz=16, threads=1)
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def server(tiny_model: Path) -> AsyncIterator[tuple[Engine, Sessions]]:
+    """One server for this file: a worker takes seconds to start."""
+    engine = await Engine.start(tiny_model, rate_hz=16, threads=1)
     sessions = Sessions(engine, Settings(prompt="the sea by day", seed=5), RecordingHub)
     try:
         await sessions.start(await engine.wait_ready())
@@ -107,55 +110,55 @@ async def check_replay(sessions: Sessions, session: Session) -> None:
     await again.end()
 
 
-async def test_a_log_run_again_gives_bit_identical_pictures(tiny_model: Path) -> None:
-    async with served(tiny_model) as (_, sessions):
-        session = sessions.create(CreateStream(prompt="the sea by day", seed=11))
-        async with watched(session):
-            for prompt in ("the sea at night", "snowy mountains by day"):
-                await released(session, session.steer(prompt))
-            await reached(session, 60)
-            first, last = session.steers
-            assert first.latency_s is not None
-            assert last.at_latent > first.at_latent
-        await check_replay(sessions, session)
+async def test_a_log_run_again_gives_bit_identical_pictures(server: tuple[Engine, Sessions]) -> None:
+    _, sessions = server
+    session = sessions.create(CreateStream(prompt="the sea by day", seed=11))
+    async with watched(session):
+        for prompt in ("the sea at night", "snowy mountains by day"):
+            await released(session, session.steer(prompt))
+        await reached(session, 60)
+    first, last = session.steers
+    assert first.latency_s is not None
+    assert last.at_latent > first.at_latent
+    await check_replay(sessions, session)
 
 
 async def test_parked_and_watched_again_goes_on_bit_for_bit(
-    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+    server: tuple[Engine, Sessions], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session_module, "PARK_AFTER_S", 0.05)
-    async with served(tiny_model) as (engine, sessions):
-        session = sessions.create(CreateStream(prompt="the sea by day", seed=12))
-        for picture in (25, 47, 70):
-            async with watched(session):
-                await reached(session, picture)
-                session.steer(f"the sea at night {picture}")
-            await seen(session, lambda: session.status is Status.PARKED)
-        assert engine.stats is not None
+    _, sessions = server
+    session = sessions.create(CreateStream(prompt="the sea by day", seed=12))
+    for picture in (25, 47, 70):
         async with watched(session):
-            await reached(session, 90)
-        await check_replay(sessions, session)
+            await reached(session, picture)
+            session.steer(f"the sea at night {picture}")
+        await seen(session, lambda: session.status is Status.PARKED)
+    async with watched(session):
+        await reached(session, 90)
+    await check_replay(sessions, session)
 
 
-async def test_main_outlives_its_worker_bit_for_bit(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_main_outlives_its_worker_bit_for_bit(
+    server: tuple[Engine, Sessions], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(playback_module, "SNAPSHOT_EVERY_S", 1.0)
-    async with served(tiny_model) as (engine, sessions):
-        main = sessions.main
-        other = None
-        async with watched(main):
-            await reached(main, 50)
-            main.steer("the sea at night")
-            assert engine.ready is not None
-            pid = engine.ready.pid
-            os.kill(pid, signal.SIGKILL)
-            await seen(main, lambda: main.status is Status.STARTING)
-            late = main.steer("snowy mountains by day")
-            await released(main, late)
-            assert engine.ready.pid != pid
-            await reached(main, main.picture + 20)
-            if engine.ready.capacity > 1:
-                other = sessions.create(CreateStream(prompt="the sea"))
-        if other is not None:
-            await other.end()
-        await check_replay(sessions, main)
-        assert sessions.main is not main
+    engine, sessions = server
+    main = sessions.main
+    other = sessions.create(CreateStream(prompt="the sea"))
+    async with watched(main), watched(other):
+        await reached(main, 50)
+        await reached(other, 5)
+        main.steer("the sea at night")
+        assert engine.ready is not None
+        assert engine.ready.capacity > 1
+        pid = engine.ready.pid
+        os.kill(pid, signal.SIGKILL)
+        await seen(main, lambda: main.status is Status.STARTING)
+        assert other.status is Status.FAILED
+        assert other.log_lines()
+        await released(main, main.steer("snowy mountains by day"))
+        assert engine.ready.pid != pid
+        await reached(main, main.picture + 20)
+    await check_replay(sessions, main)
+    assert sessions.main is not main
