@@ -108,6 +108,9 @@ def test_a_parked_stream_that_is_watched_again_waits_until_somebody_leaves() -> 
         new.hub.leave()
         await asyncio.sleep(3)
         assert (new.status, main.status) == (Status.PARKED, Status.LIVE)
+        main.hub.leave()
+        main.hub.join()
+        assert main.status is Status.LIVE, "nobody wants its slot any more, so it has kept it"
 
     run(scenario())
 
