@@ -13,8 +13,8 @@ from collections.abc import Sequence
 logger = logging.getLogger(__name__)
 
 READ_BYTES = 1 << 20
-END_S = 5.0
-"""How long a worker may take to end by itself, and again after SIGTERM."""
+END_S = (2.0, 5.0, 5.0)
+"""How long a worker may take to end when its socket closes, after SIGTERM, and after SIGKILL."""
 STDERR_BYTES = 8192
 MAX_REASON_CHARS = 400
 BAD_MODEL_EXIT = 2
@@ -81,11 +81,12 @@ class Child:
     async def end(self) -> str:
         """Close the socket, wait, then SIGTERM, wait, then SIGKILL. Returns one line: why it ended."""
         self.writer.transport.abort()
-        for stop in (lambda: None, self.process.terminate, self.process.kill):
+        stops = (lambda: None, self.process.terminate, self.process.kill)
+        for stop, patience_s in zip(stops, END_S, strict=True):
             with contextlib.suppress(ProcessLookupError):
                 stop()
             try:
-                async with asyncio.timeout(END_S):
+                async with asyncio.timeout(patience_s):
                     await self.process.wait()
                 break
             except TimeoutError:

@@ -123,7 +123,7 @@ class Engine:
         self._on_down.append(callback)
 
     def on_up(self, callback: Callable[[Ready], None]) -> None:
-        """Call each time a worker gets ready, the first time included."""
+        """Call each time a worker gets ready from now on."""
         self._on_up.append(callback)
 
     def send(self, message: Message) -> bool:

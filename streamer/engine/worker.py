@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return run(link, options)
     except _StartError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(error, file=sys.stderr)
         return BAD_MODEL_EXIT
 
 
@@ -64,7 +64,13 @@ class _StartError(Exception):
 
 
 def run(link: Link, options: argparse.Namespace) -> int:
-    """Load, warm up, say `Ready`, then work until the socket closes."""
+    """Load, warm up, say `Ready`, then work until the socket closes.
+
+    Raises:
+        _StartError: a bad folder or device.
+    """
+    if not options.model.is_dir():  # told at once, before seconds of imports
+        raise _StartError(f"{options.model}: no such folder")
     link.send(Progress(fraction=0.05, what="importing torch"))
     # By default OpenMP's threads spin where they wait for each other. With others on the same cores (the server, an
     # encoder, a browser) that made a pass 10 to 20 times slower; sleeping costs next to nothing.
@@ -73,6 +79,10 @@ def run(link: Link, options: argparse.Namespace) -> int:
 
     if options.threads:
         torch.set_num_threads(options.threads)
+    try:
+        torch.empty(1, device=options.device)
+    except (RuntimeError, AssertionError) as error:
+        raise _StartError(f"device {options.device}: {str(error).splitlines()[0]}") from error
     dtype = {"bf16": torch.bfloat16, "fp32": torch.float32, None: None}[options.dtype]
     link.send(Progress(fraction=0.2, what="importing the model"))
     from model.checkpoint import CheckpointError, load_checkpoint
@@ -81,10 +91,6 @@ def run(link: Link, options: argparse.Namespace) -> int:
     from streamer.engine.worker_warmup import warm_up
 
     link.send(Progress(fraction=0.5, what=f"loading {options.model.name}"))
-    try:
-        torch.empty(1, device=options.device)
-    except (RuntimeError, AssertionError) as error:
-        raise _StartError(f"device {options.device}: {str(error).splitlines()[0]}") from error
     try:
         models = Models(load_checkpoint(options.model, options.device, dtype))
     except CheckpointError as error:
