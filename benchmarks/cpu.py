@@ -1,0 +1,196 @@
+"""What the starter costs on the CPU: alone against diffusers classes in the same loop, then served to a viewer.
+
+    python -m benchmarks.cpu [--model model/starter] [--threads 2] [--rounds 12] [--seconds 20]
+
+First table: a block is a commit and its denoising passes, then its latent frames decoded one by one. Both sides run
+the same number of passes over the same shapes with the same weights; diffusers' classes carry no state between blocks
+and make floats, ours carry it and make I420 bytes. The sides take turns, block by block, so that a busy machine is
+unfair to neither; medians and minima are over the rounds.
+
+Second table: `streamer serve` with one WebSocket viewer, processor time of all its processes over wall time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import torch
+from diffusers import AutoencoderKLWan, SanaVideoTransformer3DModel
+from streamer_client import Client
+from torch import Tensor
+
+from model.checkpoint import Checkpoint, load_checkpoint
+from model.stream import LatentStream
+
+STREAMER = Path(sys.executable).with_name("streamer")
+
+
+def main() -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=Path("model/starter"))
+    parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--seconds", type=float, default=20.0, help="length of the served part, 0 to leave it out")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.set_grad_enabled(False)
+    alone(options.model, getattr(torch, options.dtype), options.rounds)
+    if options.seconds > 0:
+        asyncio.run(served(options.model, options.seconds))
+
+
+def alone(folder: Path, dtype: torch.dtype, rounds: int) -> None:
+    """Print milliseconds a picture of both sides, and their ratio."""
+    checkpoint = load_checkpoint(folder, "cpu", dtype)
+    pictures = checkpoint.vae.temporal_factor * checkpoint.config.block
+    sides = {"diffusers' classes": diffusers_block(folder, dtype, checkpoint), "ours": our_block(checkpoint)}
+    times: dict[str, list[list[float]]] = {name: [] for name in sides}
+    for run in range(rounds + 1):
+        for name, block in sides.items():
+            parts = [1e3 * seconds / pictures for seconds in block()]
+            if run:  # the first warms up
+                times[name].append([*parts, sum(parts)])
+    passes = len(checkpoint.config.timesteps)
+    print(
+        f"{folder}, {dtype}, {torch.get_num_threads()} threads; {passes} passes + commit, {pictures} pictures a block"
+    )
+    print(f"{'ms a picture, median (min)':<28}{'passes':>16}{'decode':>16}{'all':>16}{'pictures/s':>12}")
+    for name, rows in times.items():
+        columns = list(zip(*rows, strict=True))
+        cells = "".join(f"{f'{statistics.median(c):.1f} ({min(c):.1f})':>16}" for c in columns)
+        print(f"{name:<28}{cells}{1e3 / statistics.median(columns[-1]):>12.1f}")
+    slow, fast = (statistics.median([row[-1] for row in rows]) for rows in times.values())
+    print(f"ratio {slow / fast:.2f}")
+
+
+def our_block(checkpoint: Checkpoint) -> Callable[[], tuple[float, float]]:
+    """Seconds of (passes, decode) of the next block of a running stream."""
+    config, vae = checkpoint.config, checkpoint.vae
+    text, mask = checkpoint.text.encode("the sea at sunset")
+    factor = vae.spatial_factor
+    stream = LatentStream(
+        checkpoint.transformer,
+        text=text,
+        text_mask=mask,
+        height=config.height // factor,
+        width=config.width // factor,
+        config=config,
+    )
+    state = vae.new_state()
+
+    def decode(block: Tensor) -> None:
+        for index in range(block.shape[2]):
+            vae.decode_yuv(block[:, :, index : index + 1], state)
+
+    decode(next(stream))
+
+    def block() -> tuple[float, float]:
+        start = time.perf_counter()
+        latents = next(stream)
+        middle = time.perf_counter()
+        decode(latents)
+        return middle - start, time.perf_counter() - middle
+
+    return block
+
+
+def diffusers_block(folder: Path, dtype: torch.dtype, checkpoint: Checkpoint) -> Callable[[], tuple[float, float]]:
+    """The same work by diffusers' classes: as many passes, and the decoder with its causal cache."""
+    transformer = SanaVideoTransformer3DModel.from_pretrained(folder / "transformer", torch_dtype=dtype)
+    vae = AutoencoderKLWan.from_pretrained(folder / "vae", torch_dtype=dtype)
+    config = checkpoint.config
+    text, mask = checkpoint.text.encode("the sea at sunset")
+    text = text.to(dtype)
+    factor = checkpoint.vae.spatial_factor
+    size = (1, checkpoint.vae.channels, config.block, config.height // factor, config.width // factor)
+    latents = torch.randn(size, generator=torch.Generator().manual_seed(0)).to(dtype)
+    vae.clear_cache()
+    first = [True]
+
+    def decode(frame: Tensor) -> None:
+        vae._conv_idx = [0]
+        vae.decoder(
+            vae.post_quant_conv(frame),
+            feat_cache=vae._feat_map,
+            feat_idx=vae._conv_idx,
+            first_chunk=first.pop() if first else False,
+        )
+
+    decode(latents[:, :, :1])
+
+    def block() -> tuple[float, float]:
+        start = time.perf_counter()
+        for timestep in (0.0, *config.timesteps):
+            transformer(
+                latents,
+                encoder_hidden_states=text,
+                timestep=torch.tensor([timestep]),
+                encoder_attention_mask=mask,
+                return_dict=False,
+            )
+        middle = time.perf_counter()
+        for index in range(config.block):
+            decode(latents[:, :, index : index + 1])
+        return middle - start, time.perf_counter() - middle
+
+    return block
+
+
+async def served(folder: Path, seconds: float) -> None:
+    """Print the processor's share while one viewer watches over WebSocket."""
+    server = await asyncio.create_subprocess_exec(
+        STREAMER, "serve", "--model", str(folder), "--port", "0", stdout=asyncio.subprocess.PIPE
+    )
+    assert server.stdout is not None
+    try:
+        url = ""
+        async for line in server.stdout:
+            text = line.decode()
+            url = url or next(word for word in text.split() if word.startswith("http"))
+            if "ready" in text:
+                break
+        async with Client(url) as client:
+            await watch(client, psutil.Process(server.pid), seconds)
+    finally:
+        server.terminate()
+        await server.wait()
+
+
+async def watch(client: Client, server: psutil.Process, seconds: float) -> None:
+    stream = await client.streams.get("main")
+    fragments = stream.fragments()
+    settle = time.monotonic() + 5.0
+    async for _ in fragments:
+        if time.monotonic() > settle:
+            break
+    processes = {"server and encoder": server, "model worker": server.children()[0]}
+    before = {name: sum(process.cpu_times()[:2]) for name, process in processes.items()}
+    whole, start, pictures = psutil.cpu_times(), time.monotonic(), 0
+    async for _ in fragments:
+        pictures += 1
+        if time.monotonic() - start >= seconds:
+            break
+    wall = time.monotonic() - start
+    now, cores = psutil.cpu_times(), psutil.cpu_count() or 1
+    idle = (now.idle - whole.idle) / (wall * cores)
+    rate = stream.info["rate_hz"]
+    print(f"\none WebSocket viewer for {wall:.0f} s at {rate:g} Hz: {pictures / wall:.1f} pictures/s, {cores} cores")
+    print(f"{'':<28}{'of all cores':>14}{'ms a picture':>14}")
+    for name, process in processes.items():
+        used = sum(process.cpu_times()[:2]) - before[name]
+        print(f"{name:<28}{used / wall / cores:>13.0%}{1e3 * used / pictures:>14.1f}")
+    print(f"{'idle (left for others)':<28}{idle:>13.0%}")
+    await fragments.aclose()
+
+
+if __name__ == "__main__":
+    main()
