@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import argparse
 import copy
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in the worker: threads that spin starve their neighbours
 
 import torch
 from diffusers import AutoencoderKLWan
@@ -54,6 +57,13 @@ def show(vae: AutoencoderKLWan, size: StreamConfig, rounds: int) -> None:
     print(f"{'ms a picture':<38}{'wall':>8}{'CPU':>8}")
     for name, (wall, cpu) in measure(ways(vae, size), rounds).items():
         print(f"{name:<38}{wall:>8.2f}{cpu:>8.2f}")
+    ours = StreamingVAE(vae)
+    height, width = size.height // ours.spatial_factor, size.width // ours.spatial_factor
+    kept = torch.randn(1, ours.channels, ours.memory_latent_frames, height, width)
+    state = ours.new_state()
+    wall, cpu = measure({"": (1, lambda: ours.prime(kept, state, first_latent=1))}, max(1, rounds // 4))[""]
+    print(f"{f're-priming from {ours.memory_latent_frames} latents, ms in all':<38}{wall:>8.0f}{cpu:>8.0f}")
+    print(f"{'state of a stream, MB':<38}{state.nbytes / 1e6:>8.1f}")
 
 
 def ways(vae: AutoencoderKLWan, size: StreamConfig) -> dict[str, tuple[int, Callable[[], object]]]:
