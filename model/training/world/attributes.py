@@ -52,7 +52,7 @@ BANKS: dict[str, tuple[Value, ...]] = {
         ("night", "at night", "after dark|by moonlight|in the dark|at midnight|under the night sky"),
     ),
     "weather": _bank(
-        ("clear", "in clear weather", "under a clear sky|with a cloudless sky|in fine weather|in fair weather"),
+        ("clear", "in clear weather", "under a clear sky|with a clear sky|in fine weather|in fair weather"),
         (
             "cloudy",
             "under clouds",

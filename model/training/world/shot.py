@@ -102,7 +102,7 @@ def _flashes(t: npt.NDArray[np.float32], looks: list[Look], pictures: int) -> tu
     since = np.where(since < 0, 99.0, since)
     last = since.argmin(1)
     age = since[np.arange(len(t)), last]
-    light = np.exp(-age / 0.22)
+    light = 0.6 * np.clip((age + 0.07) / 0.15, 0, 1) * np.exp(-age / 0.3)
     bright = np.where(age < 0.26, 1.0 - age / 0.4, 0.0)
     return torch.from_numpy(light), torch.from_numpy(np.stack([last.astype(np.float32) % FLASHES, bright], 1))
 

@@ -77,7 +77,8 @@ def _switch(script: Script, key: str, seconds: Floats, rate_hz: float, half_s: f
     for picture, new in _changes(script, key):
         since = (seconds * rate_hz - picture + 1.0) / (half_s * rate_hz)
         begun, over = since > 0.5 / (half_s * rate_hz), since >= 1.0
-        level = np.where(begun, smooth(np.where(over, since - 1.0, 1.0 - since)), level)
+        up = np.clip(np.where(over, since - 1.0, 1.0 - since), 0.0, 1.0)
+        level = np.where(begun, 1.0 - (1.0 - up) ** 2, level)
         value = np.where(over, new, value)
         count = count + over
     return value, count, level.astype(np.float32)

@@ -37,13 +37,13 @@ def make_ripples(s: Shot) -> Ripples | None:
     drift = (s.camera[index].view(-1, 1, 1) * (0.15 + 0.85 * near)) + s.look("phase")[index].view(-1, 1, 1) * 300
     spread = 36.0 / (d + 14.0)
     u = (s.xs.view(1, 1, -1) - s.vis / 2 + drift) * spread
-    v = torch.log(d + 7.0) * 46.0
+    v = torch.log(d + 7.0) * 58.0
     field = held("noise", noise(), s.device).float()
-    a = tile(field, u * 0.9 + t * 5.0, (v - t * 5.0).expand_as(u))
-    b = tile(field, u * 1.7 - t * 7.0 + 90, (v * 1.6 - t * 9.0).expand_as(u))
+    a = tile(field, u * 0.5 + t * 4.0, (v - t * 8.0).expand_as(u))
+    b = tile(field, u * 0.95 - t * 6.0 + 90, (v * 1.6 - t * 14.0).expand_as(u))
     rough = 1 + 1.2 * s.weather[index, STORM] + 0.25 * s.weather[index, RAIN]
     sea = (s.scene_id[index] == NAMES["scene"].index("sea")).float()
-    return Ripples(index, (a + b) * 0.62, depth, (rough * (0.75 + 0.45 * sea)).view(-1, 1, 1, 1))
+    return Ripples(index, (a + b) * 0.62, depth, (rough * (0.75 + 0.3 * sea)).view(-1, 1, 1, 1))
 
 
 def paint_water(s: Shot, ripples: Ripples | None, picture: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ def paint_water(s: Shot, ripples: Ripples | None, picture: Tensor) -> Tensor:
     above = picture[i]
     wl = s.water[i].view(-1, 1, 1)
     d = depth[:, 0]
-    y = wl - d * 0.92 - 0.5 - (waves[:, 0] * rough[:, 0]) * (0.6 + d * 0.14)
+    y = wl - d * 0.92 - 0.5 - (waves[:, 0] * rough[:, 0]) * (0.6 + d * 0.11)
     x = s.xs.view(1, 1, -1) + waves[:, 1] * rough[:, 0] * (0.6 + d * 0.05)
     y = torch.minimum(y, wl - 0.8)
     image = mirror(above, x / s.pixel - 0.5, y / s.pixel - 0.5)
