@@ -134,9 +134,10 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Timings(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds, measured at warm-up for one stream."""
+    """Seconds, measured at warm-up for one stream: the quickest of several tries."""
 
     first_block_s: float
+    """All passes of a fresh stream's first block."""
     pass_s: float
     """One transformer pass of a default block (a commit costs the same)."""
     passes: int
@@ -211,6 +212,7 @@ class Stats(Message, frozen=True, kw_only=True):
     busy: float
     """Share of the last second that the worker computed, 0 to 1."""
     pool_bytes: int
+    """What streams take: slots, decoders, boundaries they can go back to, kept latents."""
     rss_bytes: int
 
 

@@ -98,7 +98,7 @@ def run(link: Link, options: argparse.Namespace) -> int:
     measured = warm_up(
         models,
         options.batch,
-        lambda share, what: link.send(Progress(fraction=0.7 + 0.3 * share, what=f"warming up: {what}")),
+        lambda share, what: link.send(Progress(fraction=0.7 + 0.3 * share, what=what)),
     )
     ready, why = _ready(models.checkpoint, measured, options)
     link.send(Progress(fraction=1.0, what=why))

@@ -127,8 +127,9 @@ class WorkerStream:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the decoder's state."""
-        return self._decoder.nbytes
+        """Bytes that it holds beside its slot: decoder, boundaries, kept latents."""
+        tensors = [value for known in self._boundaries for value in known.roll.values() if isinstance(value, Tensor)]
+        return self._decoder.nbytes + sum(tensor.nbytes for tensor in (*tensors, *self._kept.values()))
 
     def close(self) -> None:
         """Give the slot back."""

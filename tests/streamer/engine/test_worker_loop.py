@@ -25,7 +25,7 @@ from streamer.engine.protocol import (
     ToWorker,
 )
 from streamer.engine.worker_loop import WorkerLoop
-from streamer.engine.worker_stream import Models
+from streamer.engine.worker_stream import Models, WorkerStream
 
 INFO = ModelInfo(
     name="tiny",
@@ -152,3 +152,21 @@ def test_closed_and_failed_streams_leave_no_slot_behind(models: Models) -> None:
     WorkerLoop(link, models, READY, bucket=2).run()  # type: ignore[arg-type]
     assert list(link.failures()) == ["c"]
     assert pool.in_use == before + 1
+
+
+def test_what_a_stream_keeps_does_not_grow(models: Models) -> None:
+    steers = [Steer(at_latent=at, prompt=("rain", "the sea")[at % 2]) for at in range(0, 300, 21)]
+    message = Open(stream="a", epoch=1, seed=1, height=64, width=64, rate_hz=16.0, steers=steers)
+    stream = WorkerStream(models, message)
+    credit = Credit(stream="a", epoch=1, denoise_until=10**6, decode_until=10**6, due_s=1.0)
+    stream.credit(credit, now_s=0.0)
+    held: dict[int, tuple[int, int]] = {}
+    while stream.latents.block_index < 90:
+        stream.begin_pass()
+        (block,) = advance([stream.latents])
+        if stream.end_pass(block, 0.01) is not None:
+            while stream.frontier.can_decode:
+                stream.decode()
+            held[stream.latents.block_index] = (stream.nbytes, len(stream.snapshot(10**6).data))
+    stream.close()
+    assert len({held[block] for block in range(30, 91, 10)}) == 1
