@@ -128,7 +128,9 @@ def test_sheet_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from model.training.world.__main__ import main
 
     out = tmp_path / "sheet.png"
-    monkeypatch.setattr("sys.argv", ["world", "--out", str(out), "--height", "18", "--width", "32", "--no-strip", "--scenes", "sea"])
+    monkeypatch.setattr(
+        "sys.argv", ["world", "--out", str(out), "--height", "18", "--width", "32", "--no-strip", "--scenes", "sea"]
+    )
     main()
     with Image.open(out) as sheet:
         assert sheet.size == (4 * 34, 18 + 14)
