@@ -191,7 +191,9 @@ export class Attachment {
       this.#enter("reconnecting");
       const search = ++this.#search;
       this.#looking = true;
-      pause(this.#backoff.next()).then(() => search === this.#search && this.#find());
+      pause(this.#backoff.next()).then(() => {
+        if (search === this.#search) this.#find();
+      });
       return;
     }
     this.problem = problem ?? new Problem(410, { detail: reason });
@@ -239,8 +241,9 @@ export class Attachment {
     for (;;) {
       await pause(POLL_MS);
       if (this.#looking || this.phase === "gone" || this.phase === "full" || document.hidden) continue;
+      const search = this.#search;
       const stream = await this.api.stream().catch(() => null);
-      if (!stream || this.phase === "gone") continue;
+      if (!stream || search !== this.#search) continue;
       this.stream = stream;
       this.onstream(stream);
       this.onchange();
@@ -251,7 +254,7 @@ export class Attachment {
   #enter(phase) {
     if (phase === "reconnecting" && this.phase !== "reconnecting") this.lostAt = performance.now();
     this.phase = phase;
-    this.feed.paused = this.paused;
+    this.feed.patient = Boolean(this.stream) && this.stream?.status !== "live";
     this.onchange();
   }
 }

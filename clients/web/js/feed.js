@@ -40,8 +40,8 @@ export class Feed {
     this.#clock = clock;
     this.#videos = videos;
     this.only = only;
-    /** Set while the stream stands still on purpose. */
-    this.paused = false;
+    /** Set while the server itself has no pictures (the stream starts, or stands still). */
+    this.patient = false;
     /** @type {Link} */
     this.link = "idle";
     /** Pictures seen on screen since the page opened. */
@@ -203,7 +203,7 @@ export class Feed {
   }
 
   #watch() {
-    if (document.hidden || this.paused) {
+    if (document.hidden || this.patient) {
       this.#lastPicture = performance.now();
     } else if (performance.now() - this.#lastPicture > STALL_MS) {
       this.#retry(this.#backoff.next());

@@ -9,6 +9,9 @@ const JUMP_S = 0.7;
 const AIM_S = 0.14;
 const QUEUE_LIMIT = 256;
 
+/** iPhones have only the managed kind. @type {typeof MediaSource | undefined} */
+const Source = /** @type {any} */ (self).ManagedMediaSource ?? self.MediaSource;
+
 /**
  * @typedef {object} Hello
  * @property {string} mime
@@ -33,7 +36,7 @@ export class MsePlayer {
 
   /** Whether this browser can play the server's fragments at all. */
   static get supported() {
-    return Boolean(self.ManagedMediaSource ?? self.MediaSource);
+    return Boolean(Source);
   }
 
   /**
@@ -46,8 +49,7 @@ export class MsePlayer {
     this.video = video;
     this.onhello = onhello;
     this.onclose = onclose;
-    const Source = self.ManagedMediaSource ?? self.MediaSource;
-    this.#source = new Source();
+    this.#source = new /** @type {typeof MediaSource} */ (Source)();
     video.disableRemotePlayback = true;
     this.#url = URL.createObjectURL(this.#source);
     video.src = this.#url;
@@ -89,11 +91,12 @@ export class MsePlayer {
   #open() {
     if (this.#buffer || !this.#hello || this.#source.readyState !== "open") return;
     try {
-      this.#buffer = this.#source.addSourceBuffer(this.#hello.mime);
+      const buffer = this.#source.addSourceBuffer(this.#hello.mime);
+      buffer.addEventListener("updateend", () => this.#updated());
+      this.#buffer = buffer;
     } catch (error) {
       return this.#end(0, `this browser can't play ${this.#hello.mime}: ${error}`);
     }
-    this.#buffer.addEventListener("updateend", () => this.#updated());
     this.#pump();
   }
 
@@ -123,7 +126,7 @@ export class MsePlayer {
       this.#hold(buffered.start(last), buffered.end(last));
       this.#acknowledge(buffered.end(last));
       const old = this.video.currentTime - KEEP_S;
-      if (!this.#queue.length && old - buffered.start(0) > KEEP_S) return this.#buffer.remove(0, old);
+      if (!this.#buffer.updating && !this.#queue.length && old - buffered.start(0) > KEEP_S) return this.#buffer.remove(0, old);
     }
     this.#pump();
   }

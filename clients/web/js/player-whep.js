@@ -3,9 +3,10 @@
  */
 
 const GATHER_MS = 300;
-/** RTP ticks of video a second. */
+/** RTP time of video: units a second, and where it starts again from 0. */
 const RTP_HZ = 90000;
-const SAMPLES = 48;
+const RTP_WRAP = 2 ** 32;
+const ASK_MS = 500;
 
 /**
  * Names under `.local` can't be looked up by the server, and trying costs it a second.
@@ -23,10 +24,9 @@ export class WhepPlayer {
   #api;
   #resource = "";
   #closed = false;
-  #wraps = 0;
-  #last = -1;
-  /** @type {number[]} server tick minus RTP time in ticks, one a picture */
-  #offsets = [];
+  /** RTP time of tick 0, once the server told. @type {number | null} */
+  #origin = null;
+  #asked = -ASK_MS;
 
   /**
    * @param {HTMLVideoElement} video
@@ -68,22 +68,29 @@ export class WhepPlayer {
   }
 
   /**
-   * The tick of a picture on screen. RTP time starts anywhere, so its origin is learnt from when pictures arrive.
-   * @param {VideoFrameCallbackMetadata & {rtpTimestamp?: number, receiveTime?: number}} meta
+   * The tick of a picture on screen; null until the server has told where this connection's RTP time starts.
+   * @param {VideoFrameCallbackMetadata & {rtpTimestamp?: number}} meta
    * @param {import("./clock.js").Clock} clock
    * @returns {number | null}
    */
   tickOf(meta, clock) {
     if (meta.rtpTimestamp === undefined || !clock.running) return null;
-    if (this.#last - meta.rtpTimestamp > 2 ** 31) this.#wraps++;
-    this.#last = meta.rtpTimestamp;
-    const ticks = ((meta.rtpTimestamp + this.#wraps * 2 ** 32) * clock.rate) / RTP_HZ;
-    const offset = clock.tickAt(meta.receiveTime ?? meta.presentationTime) - ticks;
-    // The clock itself was set anew (the stream had stood still): so is this.
-    if (Math.abs(offset - Math.min(...this.#offsets)) > clock.rate / 2) this.#offsets = [];
-    this.#offsets.push(offset);
-    if (this.#offsets.length > SAMPLES) this.#offsets.shift();
-    return Math.round(ticks + Math.min(...this.#offsets));
+    if (this.#origin === null) {
+      this.#ask();
+      return null;
+    }
+    const since = (meta.rtpTimestamp - this.#origin + RTP_WRAP) % RTP_WRAP;
+    const [tick, wrap] = [(since * clock.rate) / RTP_HZ, (RTP_WRAP * clock.rate) / RTP_HZ];
+    return Math.round(tick + wrap * Math.round((clock.tickAt(meta.presentationTime) - tick) / wrap));
+  }
+
+  /** It is known from the second picture on. */
+  async #ask() {
+    const now = performance.now();
+    if (!this.#resource || now - this.#asked < ASK_MS) return;
+    this.#asked = now;
+    const told = await this.#api.get(this.#resource).catch(() => null);
+    this.#origin = told?.rtp_origin ?? null;
   }
 
   close() {

@@ -101,6 +101,7 @@ export class Timeline {
    * @param {HTMLVideoElement} video
    */
   picture(picture, video) {
+    this.#cover(picture);
     for (const block of this.#blocks.values()) {
       if (block.first + block.pictures <= picture) block.node.classList.add("past");
       const middle = block.first + Math.floor(block.pictures / 2);
@@ -109,6 +110,15 @@ export class Timeline {
       if (!block.still) return;
       block.node.append(block.still);
       this.onstill(block);
+    }
+  }
+
+  /** A block that nobody announced (its event was lost) follows the one before it. @param {number} picture */
+  #cover(picture) {
+    const before = [...this.#blocks.values()].filter((block) => block.first <= picture).sort((a, b) => b.first - a.first)[0];
+    const first = before ? before.first + before.pictures : Infinity;
+    if (before && picture >= first && picture < first + before.pictures) {
+      this.ready({ block: before.number + 1, first_picture: first, pictures: before.pictures, prompt: before.prompt });
     }
   }
 
@@ -197,7 +207,8 @@ export class Timeline {
   }
 
   #layout() {
-    this.flags?.layout(this.#pps, (this.#time - this.#span) * this.clock.rate);
+    const oldest = Number.isNaN(this.#time) ? -Infinity : (this.#time - this.#span) * this.clock.rate;
+    this.flags?.layout(this.#pps, oldest);
   }
 
   /** Seconds kept left of NOW: what the widest zoom shows. */

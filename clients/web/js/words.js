@@ -53,7 +53,7 @@ const NEAR = {
  * @param {string} b
  */
 export function distance(a, b) {
-  let before = /** @type {number[]} */ ([]);
+  let before = [0];
   let row = Array.from({ length: b.length + 1 }, (_, j) => j);
   for (let i = 1; i <= a.length; i++) {
     const next = [i];
@@ -83,7 +83,7 @@ export class Words {
         if (!this.#known.has(word)) this.#content.add(word);
       }
       for (const [target, others] of Object.entries(NEAR)) {
-        if (named.includes(target)) others.split(" ").forEach((word) => this.#near.set(word, words(entry.name)[0]));
+        if (named.includes(target)) others.split(" ").forEach((word) => this.#near.set(word, target));
       }
     }
     this.#content.forEach((word) => this.#known.add(word));
