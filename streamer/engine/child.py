@@ -10,6 +10,8 @@ import socket
 import sys
 from collections.abc import Sequence
 
+from streamer.engine.protocol import CANNOT_START_EXIT
+
 logger = logging.getLogger(__name__)
 
 READ_BYTES = 1 << 20
@@ -17,8 +19,6 @@ END_S = (2.0, 5.0, 5.0)
 """How long a worker may take to end when its socket closes, after SIGTERM, and after SIGKILL."""
 STDERR_BYTES = 8192
 MAX_REASON_CHARS = 400
-BAD_MODEL_EXIT = 2
-"""The worker's exit status when its last line on stderr is meant for people: a bad folder, a bad option."""
 
 
 class Child:
@@ -102,7 +102,7 @@ class Child:
         code = self.process.returncode
         lines = [line.strip() for line in self._tail.decode(errors="replace").splitlines() if line.strip()]
         last = lines[-1][:MAX_REASON_CHARS] if lines else ""
-        if code == BAD_MODEL_EXIT and last:
+        if code == CANNOT_START_EXIT and last:
             return last
         if last.startswith("killed by the server"):
             return f"the model worker was {last}"

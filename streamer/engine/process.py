@@ -31,7 +31,7 @@ SILENCE_READY_S = 120.0
 FIRST_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 30.0
 HEALTHY_S = 60.0
-"""A worker that was ready for this long starts the back-off anew."""
+"""A worker that got ready and lived for this long starts the back-off anew."""
 
 T = TypeVar("T")
 Listener = Callable[[Message], None]
@@ -39,6 +39,19 @@ Listener = Callable[[Message], None]
 
 class EngineError(Exception):
     """The worker could not be started; the text is one line for people."""
+
+
+class Backoff:
+    """How long to wait before the next worker: twice as long each time, anew after a healthy one."""
+
+    def __init__(self) -> None:
+        self._next_s = FIRST_BACKOFF_S
+
+    def after(self, lived_s: float) -> float:
+        """Seconds to wait after a worker that lived for so long."""
+        wait_s = FIRST_BACKOFF_S if lived_s > HEALTHY_S else self._next_s
+        self._next_s = min(2 * wait_s, MAX_BACKOFF_S)
+        return wait_s
 
 
 class Engine:
@@ -150,7 +163,7 @@ class Engine:
 
     async def _supervise(self) -> None:
         loop = asyncio.get_running_loop()
-        ever_ready, backoff_s = False, FIRST_BACKOFF_S
+        ever_ready, backoff = False, Backoff()
         while True:
             started_s = loop.time()
             was_ready, reason = await self._run_child()
@@ -161,11 +174,9 @@ class Engine:
             self.progress = Progress(fraction=0.0, what=f"restarting: {reason}")
             if was_ready:
                 _call(self._on_down, reason)
-                if loop.time() - started_s > HEALTHY_S:
-                    backoff_s = FIRST_BACKOFF_S
-            logger.warning("%s; next try in %.1f s", reason, backoff_s)
-            await asyncio.sleep(backoff_s)
-            backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
+            wait_s = backoff.after(loop.time() - started_s if was_ready else 0.0)
+            logger.warning("%s; next try in %.1f s", reason, wait_s)
+            await asyncio.sleep(wait_s)
             self.restarts += 1
 
     async def _run_child(self) -> tuple[bool, str]:

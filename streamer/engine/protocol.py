@@ -38,6 +38,8 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 PROTOCOL_VERSION = 1
+CANNOT_START_EXIT = 2
+"""A worker that cannot start ends with this status; its last line on stderr says why, for people."""
 MAX_MESSAGE_BYTES = 512 << 20
 _LENGTH = struct.Struct(">I")
 M = TypeVar("M")

@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streamer.engine.budget import capacity, choose_rate, picture_s
-from streamer.engine.child import BAD_MODEL_EXIT
 from streamer.engine.link import Link
-from streamer.engine.protocol import PROTOCOL_VERSION, ModelInfo, Progress, Ready
+from streamer.engine.protocol import CANNOT_START_EXIT, PROTOCOL_VERSION, ModelInfo, Progress, Ready
 
 if TYPE_CHECKING:
     from model.checkpoint import Checkpoint
@@ -56,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run(link, options)
     except _StartError as error:
         print(error, file=sys.stderr)
-        return BAD_MODEL_EXIT
+        return CANNOT_START_EXIT
 
 
 class _StartError(Exception):

@@ -16,7 +16,7 @@ import pytest
 from player import SEA, Player, run
 
 from streamer.engine.child import Child
-from streamer.engine.process import Engine, EngineError
+from streamer.engine.process import Backoff, Engine, EngineError
 from streamer.engine.protocol import Progress, Ready, Steer
 
 PATIENCE_S = 60.0
@@ -69,6 +69,13 @@ async def test_killed_worker_comes_back_and_streams_go_on_from_their_snapshots(e
         await engine.wait_ready()
 
 
+def test_back_off_doubles_and_begins_anew_after_a_healthy_worker() -> None:
+    backoff = Backoff()
+    assert [backoff.after(0.0) for _ in range(8)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
+    assert backoff.after(61.0) == 0.5
+    assert backoff.after(5.0) == 1
+
+
 async def start_fails(model: Path, **options: str) -> str:
     """What it says when the first worker can't start."""
     engine = await Engine.start(model, threads=1, **options)  # type: ignore[arg-type]
@@ -103,7 +110,7 @@ async def test_an_unknown_device_is_one_line(tiny_model: Path) -> None:
 SERVER = """
 import asyncio, sys
 from streamer.engine.child import Child
-from streamer.engine.process import Engine
+from streamer.engine.process import Backoff, Engine
 
 async def main():
     engine = await Engine.start(sys.argv[1], dtype="fp32", threads=1)
