@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-KEPT_EVENTS = 2048
+KEPT_EVENTS = 512
 """A reader that lags further behind gets one `events.gap` and goes on with the oldest event kept."""
 
 

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 MAIN = "main"
 MAX_RUNNING = 64
 """Streams that are not over; the one nobody has watched for longest ends for a new one."""
-MAX_PARKED_BYTES = 2 << 30
+MAX_KEPT_BYTES = 2 << 30
 KEPT_OVER = 256
 OVER_FOR_S = 3600.0
 """Ended streams answer 410 and give their log for this long."""
@@ -213,12 +213,12 @@ class Sessions:
         running = [session for session in self._sessions.values() if not session.over]
         idle = [session for session in running if not session.watched and session is not self._main]
         idle.sort(key=lambda session: session.unwatched_since_s or 0.0)
-        kept = sum(session.parked_bytes for session in running)
+        kept = sum(session.kept_bytes for session in running)
         count = len(running)
         for session in idle:
-            if count < MAX_RUNNING and kept <= MAX_PARKED_BYTES:
+            if count < MAX_RUNNING and kept <= MAX_KEPT_BYTES:
                 return
-            count, kept = count - 1, kept - session.parked_bytes
+            count, kept = count - 1, kept - session.kept_bytes
             session.finish(Status.ENDED, "nobody watched, and newer streams needed the room")
 
     def _forget(self) -> None:

@@ -91,8 +91,9 @@ class Playback:
         return self._link.open
 
     @property
-    def snapshot_bytes(self) -> int:
-        return 0 if self._snapshot is None else len(self._snapshot.data)
+    def kept_bytes(self) -> int:
+        """Its snapshot and pictures, which also a stream without a slot keeps."""
+        return self.player.bytes + (0 if self._snapshot is None else len(self._snapshot.data))
 
     @property
     def next_tick_s(self) -> float | None:
@@ -137,7 +138,7 @@ class Playback:
 
     def finish(self, reason: str) -> None:
         """Play no more, ever."""
-        self.player.stop()
+        self.player.clear()
         self._link.stop()
         self.steering.fail(reason)
         self._snapshot = None

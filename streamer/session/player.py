@@ -59,6 +59,11 @@ class Player:
         return self._shown is not None or bool(self._waiting)
 
     @property
+    def bytes(self) -> int:
+        """What is kept: the pictures that wait and the one on show."""
+        return sum(map(len, self._waiting)) + len(self._shown or b"")
+
+    @property
     def next_tick_s(self) -> float:
         """When the next picture is to be released (loop time); inf while it is held for an unknown time."""
         tick_s = self._origin_s + self._ticks * self._period_s if self.running else self._loop.time()
@@ -91,8 +96,16 @@ class Player:
             self._timer.cancel()
             self._timer = None
 
+    def clear(self) -> None:
+        """Stop, and keep nothing."""
+        self.stop()
+        self._waiting.clear()
+        self._shown = None
+
     def _tick(self) -> None:
         shown = self._show()
+        if self._timer is None:  # stopped by whoever took the picture
+            return
         self._ticks += 1
         now_s = self._loop.time()
         at_s = self._origin_s + self._ticks * self._period_s

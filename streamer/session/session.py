@@ -65,7 +65,7 @@ class Session:
         self._reports = Reports(self.events)
         self.hub = make_hub(self.width, self.height, self.rate_hz, self._viewers_changed, on_failure=self.fail)
         self._playback = Playback(
-            self.id, wanted, ready, engine, self._reports, self.hub.release, self, snapshots=keeps_on
+            self.id, wanted, ready, engine, self._reports, self._release, self, snapshots=keeps_on
         )
         self._parking = False
         self._evicted = False
@@ -135,9 +135,9 @@ class Session:
         return self._parking
 
     @property
-    def parked_bytes(self) -> int:
-        """What it keeps while parked."""
-        return self._playback.snapshot_bytes
+    def kept_bytes(self) -> int:
+        """Its snapshot and pictures, which also a parked stream keeps."""
+        return self._playback.kept_bytes
 
     def log_lines(self) -> list[str]:
         """The recipe so far, one JSON document a line: the header, then every steer that is locked."""
@@ -361,6 +361,13 @@ class Session:
         self._closing = self._loop.create_task(self.hub.close())
 
     # Small parts
+
+    def _release(self, i420: bytes, tick: int) -> None:
+        """Hand a picture to the hub; what it can't take fails this stream, and no other."""
+        try:
+            self.hub.release(i420, tick)
+        except ValueError as error:
+            self.fail(f"a picture could not be shown: {error}")
 
     def _set(self, status: Status, reason: str | None = None) -> None:
         states.check(self.status, status)

@@ -440,6 +440,23 @@ async def test_a_broken_encoder_fails_its_stream_alone() -> None:
 
 
 @virtual
+async def test_a_picture_that_the_hub_cannot_take_fails_its_stream_and_stops_its_ticks() -> None:
+    stage = Stage()
+    session = await stage.live()
+
+    def refuse(i420: bytes, tick: int) -> None:
+        raise ValueError("no I420 picture of 32x16")
+
+    shown = len(stage.hub.shown)
+    session.hub.release = refuse
+    await asyncio.sleep(1)
+    assert session.status is Status.FAILED
+    assert session.reason == "a picture could not be shown: no I420 picture of 32x16"
+    assert len(stage.hub.shown) == shown
+    assert session.kept_bytes == 0
+
+
+@virtual
 async def test_a_stream_that_the_worker_fails_is_failed_with_its_reason_and_log() -> None:
     stage = Stage(capacity=2)
     session = await stage.live()
