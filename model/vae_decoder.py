@@ -57,16 +57,22 @@ def _conv3d(history: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
     return F.conv3d(history.permute(3, 0, 1, 2)[None], kernel, bias, padding=(0, space, space))[0].permute(1, 2, 3, 0)
 
 
+def _wide(weight: Tensor) -> Tensor:
+    """At least float32: sums of bfloat16 weights are rounded once."""
+    return weight.detach().to(torch.promote_types(weight.dtype, torch.float32))
+
+
 class Norm:
     """RMS norm over the channels, and SiLU: x / |x| * sqrt(channels) * gamma; the norm is summed in float32."""
 
     def __init__(self, norm: Any, silu: bool = True) -> None:
         self.gain = norm.gamma.detach().flatten() * norm.scale
         self.silu = silu
+        self.least = max(1e-12, torch.finfo(self.gain.dtype).tiny)  # diffusers' 1e-12 is zero in float16
 
     def __call__(self, x: Tensor, out: Tensor) -> Tensor:
         """Write the result of x into out (same shape) and return out."""
-        scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min_(1e-12).reciprocal_()
+        scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min_(self.least).reciprocal_()
         torch.mul(x, scale, out=out).mul_(self.gain)
         return F.silu(out, inplace=True) if self.silu else out
 
@@ -115,7 +121,7 @@ class CausalConv:
 
 def _pair_kernels(weight: Tensor) -> tuple[Tensor, ...]:
     """The four 2-D kernels of F(2,3) along time, for a weight (out, in, 3, height, width)."""
-    a, b, c = weight.detach().float().unbind(2)
+    a, b, c = _wide(weight).unbind(2)
     kernels = (a, (a + b + c) / 2, (a - b + c) / 2, c)
     return tuple(_channels_last(k.to(weight.dtype)) for k in kernels)
 
@@ -222,8 +228,7 @@ def _parity_kernels(weight: Tensor) -> Tensor:
         top, middle, bottom = w.unbind(dim)
         return torch.stack((top, middle + bottom), dim), torch.stack((top + middle, bottom), dim)
 
-    wide = weight.detach().float()
-    parts = [part for rows in fold(wide, 2) for part in fold(rows, 3)]
+    parts = [part for rows in fold(_wide(weight), 2) for part in fold(rows, 3)]
     return _channels_last(torch.cat(parts).to(weight.dtype))
 
 

@@ -13,7 +13,7 @@ from diffusers import AutoencoderKLWan
 from torch import Tensor
 
 from model.vae import DecodeState, StreamingVAE
-from model.vae_decoder import StreamDecoder
+from model.vae_decoder import Norm, StreamDecoder
 
 Form = dict[str, Any]
 PATCH_2: Form = {"in_channels": 12, "out_channels": 12, "patch_size": 2}
@@ -222,6 +222,14 @@ def test_bfloat16_is_as_good_as_diffusers() -> None:
     theirs = (whole(vae, latents).float() - expected).square().mean().sqrt()
     ours = (decoder.decode_samples(latents, decoder.new_state()).float() - expected).square().mean().sqrt()
     assert ours < 1.5 * theirs
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_black_is_no_division_by_zero(dtype: torch.dtype) -> None:
+    """A picture element that is zero in every channel stays so."""
+    norm = Norm(make_vae(STARTER).to(dtype).decoder.norm_out)
+    x = torch.zeros(1, 2, 2, 8, dtype=dtype)
+    assert torch.equal(norm(x, out=torch.empty_like(x)), x)
 
 
 @pytest.mark.parametrize("form", ["starter", "wan2.1"])
