@@ -74,6 +74,8 @@ def run(link: Link, options: argparse.Namespace) -> int:
     # By default OpenMP's threads spin where they wait for each other. With others on the same cores (the server, an
     # encoder, a browser) that made a pass 10 to 20 times slower; sleeping costs next to nothing.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a checkpoint is a folder; nothing is ever looked up
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # stderr is for what went wrong
     import torch
 
     if options.threads:
