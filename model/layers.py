@@ -14,6 +14,7 @@ from diffusers.models.normalization import RMSNorm
 from torch import Tensor, nn
 
 from model.linear_attention import attend, own_sums, rotate
+from model.packed import linear, product, usable
 
 
 @dataclass
@@ -121,7 +122,7 @@ class Attention(nn.Module):
 
     def out(self, x: Tensor) -> Tensor:
         """Project attended values back to the model's width."""
-        return self.to_out[1](self.to_out[0](x))
+        return self.to_out[1](linear(self.to_out[0], x))
 
 
 class LinearAttention(Attention):
@@ -141,7 +142,9 @@ class LinearAttention(Attention):
         # Each (batch, tokens, heads, head_dim) float32; norm, ReLU and rotation run in float32 throughout.
         weight = None if torch.is_grad_enabled() else joined_weight((self.to_q, self.to_k, self.to_v))
         if weight is not None:
-            q, k, v = F.linear(x, weight).chunk(3, dim=-1)
+            packed = usable(x, self.to_q, nn.Linear)
+            joined = product(x, self.to_q, weight) if packed else F.linear(x, weight)
+            q, k, v = joined.chunk(3, dim=-1)
         else:
             q, k, v = self.to_q(x), self.to_k(x), self.to_v(x)
         return self._positive(q, self.norm_q), self._positive(k, self.norm_k), self._split(v.float())
@@ -160,19 +163,32 @@ class CrossAttention(Attention):
     """Attention to the text."""
 
     def text(self, embeds: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values (batch, heads, text tokens, head_dim) of projected text (batch, text tokens, channels)."""
+        """Keys and values (batch, heads, text tokens, head_dim) of projected text (batch, text tokens, channels).
+
+        On the CPU, where float32 products this small are as fast, they are float32; elsewhere the model's dtype.
+        """
         key, value = self.to_k(embeds), self.to_v(embeds)
         if self.norm_k is not None:
             key = self.norm_k(key)
-        return self._split(key).contiguous(), self._split(value).contiguous()
+        dtype = torch.float32 if embeds.device.type == "cpu" else embeds.dtype
+        return self._split(key.to(dtype)).contiguous(), self._split(value.to(dtype)).contiguous()
 
     def forward(self, x: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
         """x (batch, tokens, channels) -> like x."""
-        query = self.to_q(x)
+        query, scale = linear(self.to_q, x).to(key.dtype), key.shape[-1] ** -0.5
         if self.norm_q is not None:
-            query = self.norm_q(query)
-        attended = F.scaled_dot_product_attention(self._split(query), key, value, attn_mask=bias)
-        return self.out(attended.transpose(1, 2).flatten(2))
+            weight = self.norm_q.weight.to(key.dtype) * scale
+            query = F.rms_norm(query, query.shape[-1:], weight, self.norm_q.eps)
+        else:
+            query = query * scale
+        query = self._split(query)
+        if x.device.type == "cpu" and not torch.is_grad_enabled():
+            # A text is short: its few scores a token cost less than the fused kernel's set-up.
+            scores = query @ key.transpose(-1, -2)
+            attended = (scores if bias is None else scores.add_(bias)).softmax(-1) @ value
+        else:
+            attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=1.0)
+        return self.out(attended.transpose(1, 2).flatten(2).to(x.dtype))
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -195,11 +211,11 @@ class MixFeedForward(nn.Module):
     def forward(self, x: Tensor, past: Past | None) -> Tensor:
         """x (batch, frames, height, width, channels) -> like x."""
         batch, frames, height, width, channels = x.shape
-        hidden = F.silu(self.conv_inverted(x), inplace=not torch.is_grad_enabled())
+        hidden = linear(self.conv_inverted, x, silu=True)
         # A channels-last tensor seen as NCHW: no copy either way.
         hidden = self.conv_depth(hidden.flatten(0, 1).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         hidden, gate = hidden.chunk(2, dim=-1)
-        y = self.conv_point(hidden * F.silu(gate)).view(batch, frames, height * width, channels)
+        y = linear(self.conv_point, hidden * F.silu(gate)).view(batch, frames, height * width, channels)
         if past is not None:
             past.leave(last=y[:, -1])
         return self._mix_frames(y, None if past is None else past.tail).view(x.shape)
@@ -210,12 +226,24 @@ class MixFeedForward(nn.Module):
         previous = torch.cat([edge if tail is None else tail.unsqueeze(1), y[:, :-1]], dim=1)
         following = torch.cat([y[:, 1:], edge], dim=1)
         window = torch.cat([previous, y, following], dim=-1)
+        if usable(window, self.conv_temp, nn.Conv2d):
+            return y + product(window, self.conv_temp, self.conv_temp.weight, matrix=_taps)
         if type(self.conv_temp) is nn.Conv2d:
-            # (out, in, 3, 1) -> (out, 3 * in)
-            weight = self.conv_temp.weight.squeeze(-1).transpose(1, 2).flatten(1)
-            return y + F.linear(window, weight)
+            return y + F.linear(window, _taps(self.conv_temp.weight))
         padded = torch.cat([previous[:, :1], y], dim=1).permute(0, 3, 1, 2)
         return y + self.conv_temp(padded).permute(0, 2, 3, 1)[:, 1:]
+
+
+def _taps(kernel: Tensor) -> Tensor:
+    # (out, in, 3, 1) -> (out, 3 * in): the matrix over [previous | this | next] frame
+    return kernel.squeeze(-1).transpose(1, 2).flatten(1)
+
+
+def modulated(norm: nn.LayerNorm, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """norm(x) (1 + scale) + shift; x (batch, tokens, channels), shift and scale (batch, 1 or tokens, channels)."""
+    if norm.weight is None and shift.shape[:2] == (1, 1):
+        return F.layer_norm(x, x.shape[-1:], (scale + 1).flatten(), shift.flatten(), norm.eps)
+    return torch.addcmul(shift, norm(x), scale + 1)
 
 
 class TransformerBlock(nn.Module):
@@ -279,9 +307,9 @@ class TransformerBlock(nn.Module):
     ) -> Tensor:
         """x (batch, tokens, channels), time (batch, 1 or tokens, 6, channels), grid (frames, height, width)."""
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.scale_shift_table + time).unbind(2)
-        attended = self.attn1(torch.addcmul(shift1, self.norm1(x), scale1 + 1), turn, past, self.attention_eps)
+        attended = self.attn1(modulated(self.norm1, x, shift1, scale1), turn, past, self.attention_eps)
         x = torch.addcmul(x, gate1, attended)
         if self.attn2 is not None and text is not None:
             x = x + self.attn2(x, *text, text_bias)
-        mixed = torch.addcmul(shift2, self.norm2(x), scale2 + 1).unflatten(1, grid)
+        mixed = modulated(self.norm2, x, shift2, scale2).unflatten(1, grid)
         return torch.addcmul(x, gate2, self.ff(mixed, past).flatten(1, 3))

@@ -24,7 +24,7 @@ from diffusers.models.transformers.transformer_sana_video import SanaCombinedTim
 from diffusers.utils.peft_utils import apply_lora_scale
 from torch import Tensor, nn
 
-from model.layers import Past, TextCache, TransformerBlock
+from model.layers import Past, TextCache, TransformerBlock, modulated
 from model.linear_attention import rotation
 from model.state import StateView
 
@@ -45,7 +45,7 @@ class ModulatedNorm(nn.Module):
     def forward(self, x: Tensor, time: Tensor, table: Tensor) -> Tensor:
         """x (batch, tokens, channels), time (batch, 1 or tokens, channels), table (2, channels)."""
         shift, scale = (table + time.unsqueeze(2)).unbind(2)
-        return torch.addcmul(shift, self.norm(x), scale + 1)
+        return modulated(self.norm, x, shift, scale)
 
 
 class SanaVideoTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, AttentionMixin):
@@ -131,7 +131,8 @@ class SanaVideoTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Att
         embeds = embeds.to(self.dtype)
         text = self.caption_norm(self.caption_projection(embeds))
         pairs = [block.attn2.text(text) for block in self._blocks() if block.attn2 is not None]
-        bias = None if mask is None else ((1 - mask.to(text.dtype)) * MASKED)[:, None, None]
+        dtype = pairs[0][0].dtype if pairs else text.dtype
+        bias = None if mask is None else ((1 - mask.to(dtype)) * MASKED)[:, None, None]
         return TextCache(tuple(key for key, _ in pairs), tuple(value for _, value in pairs), bias)
 
     @apply_lora_scale("attention_kwargs")

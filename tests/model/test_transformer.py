@@ -88,6 +88,32 @@ def test_bfloat16_follows_float32() -> None:
     assert float((out.float() - exact).abs().mean() / exact.std()) < 0.03
 
 
+@torch.no_grad()
+def test_packed_weights_follow_their_modules() -> None:
+    """bfloat16 without gradients runs on packed copies: changing a parameter in place or whole must show."""
+    _, net = make_nets(std=0.3)
+    net = net.to(torch.bfloat16)
+    arguments = inputs(3, 8, 8)
+
+    def agreement() -> float:
+        packed = net(**arguments).sample.float()
+        with torch.enable_grad():
+            plain = net(**arguments).sample.float()
+        return float((packed - plain).abs().mean() / plain.std())
+
+    assert agreement() < 0.02
+    before = net(**arguments).sample
+    block = net.transformer_blocks[1]
+    for layer in (block.attn1.to_k, block.attn1.to_out[0], block.attn2.to_q, block.ff.conv_temp):
+        layer.weight.mul_(-2)
+    block.ff.conv_point.weight = torch.nn.Parameter(-block.ff.conv_point.weight, requires_grad=False)
+    state = {name: value.clone() for name, value in net.state_dict().items()}
+    state["transformer_blocks.0.ff.conv_inverted.weight"] *= 1.5
+    net.load_state_dict(state)
+    assert agreement() < 0.02
+    assert float((net(**arguments).sample - before).abs().mean()) > 0.1
+
+
 def same_weights(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
