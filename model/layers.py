@@ -69,27 +69,33 @@ class TextCache:
         )
 
 
-def joined_weight(parts: tuple[nn.Linear, ...]) -> Tensor | None:
-    """The weights of bias-free plain linear layers as one (rows of all, in) matrix without a copy, or None.
+def joined_product(x: Tensor, parts: tuple[nn.Linear, ...]) -> Tensor | None:
+    """The outputs of bias-free plain linear layers side by side, by one product; None where that cannot be."""
+    if torch.is_grad_enabled() or any(type(part) is not nn.Linear or part.bias is not None for part in parts):
+        return None
+    if usable(x, parts[0], nn.Linear):
+        return product(x, parts[0], tuple(part.weight for part in parts), matrix=torch.cat)
+    return F.linear(x, joined_weight(parts))
+
+
+def joined_weight(parts: tuple[nn.Linear, ...]) -> Tensor:
+    """The weights of linear layers of one input as one (outputs of all, in) matrix, without a copy.
 
     The layers' parameters are made views of one buffer, so that loading, saving and fusing LoRAs go on as usual;
-    whatever replaces them (a dtype change, a quantizer, an adapter) is noticed by its address or type.
+    whatever replaces them (a dtype change, say) is noticed by its address.
     """
-    first = parts[0]
-    if any(type(part) is not nn.Linear or part.bias is not None for part in parts):
-        return None
-    address = first.weight.data_ptr()
-    adjacent = True
+    first = parts[0].weight
+    address, adjacent = first.data_ptr(), True
     for part in parts:
-        weight = part.weight
-        adjacent = adjacent and weight.is_contiguous() and weight.data_ptr() == address
-        address += weight.numel() * weight.element_size()
-    if not adjacent or first.weight.untyped_storage().nbytes() < address - first.weight.data_ptr():
+        adjacent = adjacent and part.weight.is_contiguous() and part.weight.data_ptr() == address
+        address += part.weight.nbytes
+    end = first.untyped_storage().data_ptr() + first.untyped_storage().nbytes()
+    if not adjacent or address > end:
         whole = torch.cat([part.weight.detach() for part in parts])
         for part, rows in zip(parts, whole.split([part.out_features for part in parts]), strict=True):
             part.weight.data = rows
-    rows_total = sum(part.out_features for part in parts)
-    return first.weight.detach().as_strided((rows_total, first.in_features), (first.in_features, 1))
+    outputs = sum(part.out_features for part in parts)
+    return parts[0].weight.detach().as_strided((outputs, parts[0].in_features), (parts[0].in_features, 1))
 
 
 class Attention(nn.Module):
@@ -140,13 +146,8 @@ class LinearAttention(Attention):
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # Each (batch, tokens, heads, head_dim) float32; norm, ReLU and rotation run in float32 throughout.
-        weight = None if torch.is_grad_enabled() else joined_weight((self.to_q, self.to_k, self.to_v))
-        if weight is not None:
-            packed = usable(x, self.to_q, nn.Linear)
-            joined = product(x, self.to_q, weight) if packed else F.linear(x, weight)
-            q, k, v = joined.chunk(3, dim=-1)
-        else:
-            q, k, v = self.to_q(x), self.to_k(x), self.to_v(x)
+        joined = joined_product(x, (self.to_q, self.to_k, self.to_v))
+        q, k, v = (self.to_q(x), self.to_k(x), self.to_v(x)) if joined is None else joined.chunk(3, dim=-1)
         return self._positive(q, self.norm_q), self._positive(k, self.norm_k), self._split(v.float())
 
     def _positive(self, x: Tensor, norm: RMSNorm | None) -> Tensor:
@@ -227,7 +228,7 @@ class MixFeedForward(nn.Module):
         following = torch.cat([y[:, 1:], edge], dim=1)
         window = torch.cat([previous, y, following], dim=-1)
         if usable(window, self.conv_temp, nn.Conv2d):
-            return y + product(window, self.conv_temp, self.conv_temp.weight, matrix=_taps)
+            return y + product(window, self.conv_temp, (self.conv_temp.weight,), matrix=lambda kept: _taps(kept[0]))
         if type(self.conv_temp) is nn.Conv2d:
             return y + F.linear(window, _taps(self.conv_temp.weight))
         padded = torch.cat([previous[:, :1], y], dim=1).permute(0, 3, 1, 2)

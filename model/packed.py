@@ -8,15 +8,15 @@ in bfloat16. Everything else (other devices, float32, gradients, adapters, quant
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_Key = tuple[int, int]
-_packed: WeakKeyDictionary[nn.Module, tuple[_Key, Tensor, Tensor]] = WeakKeyDictionary()
+_Key = tuple[tuple[int, int], ...]
+_packed: WeakKeyDictionary[nn.Module, tuple[_Key, tuple[Tensor, ...], Tensor]] = WeakKeyDictionary()
 # The operators that torch.compile's CPU backend calls; not public, so their absence is no error.
 _ops: Any = torch.ops.mkldnn
 _AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(_ops, "_linear_pointwise")
@@ -36,26 +36,27 @@ def usable(x: Tensor, module: nn.Module, kind: type[nn.Module]) -> bool:
 def product(
     x: Tensor,
     module: nn.Module,
-    weight: Tensor,
+    sources: tuple[Tensor, ...],
     bias: Tensor | None = None,
     activation: str = "none",
-    matrix: Callable[[Tensor], Tensor] = lambda weight: weight,
+    matrix: Callable[[tuple[Tensor, ...]], Tensor] = lambda sources: sources[0],
 ) -> Tensor:
-    """activation(x matrix(weight)^T + bias) by the packed weight.
+    """activation(x matrix(sources)^T + bias) by a packed weight.
 
     Args:
         x: (..., in), see `usable`.
         module: what the packed weight belongs to and dies with.
-        weight: the parameter that it derives from.
+        sources: the parameters that it derives from; a change of any is noticed.
         bias: (out,).
         activation: "none" or "swish".
-        matrix: (out, in) from the parameter.
+        matrix: (out, in) from the parameters.
     """
-    key = (weight.data_ptr(), weight._version)
+    key = tuple((source.data_ptr(), source._version) for source in sources)
     held = _packed.get(module)
     if held is None or held[0] != key:
-        # The source is kept too: its address cannot come to mean another tensor.
-        held = (key, weight.detach(), _ops._reorder_linear_weight(matrix(weight.detach()).contiguous()))
+        # The sources are kept too, so that their addresses cannot come to mean other tensors.
+        kept = tuple(source.detach() for source in sources)
+        held = (key, kept, _ops._reorder_linear_weight(matrix(kept).contiguous()))
         _packed[module] = held
     return _ops._linear_pointwise(x, held[2], bias, activation, [], "")
 
@@ -64,6 +65,7 @@ def linear(module: nn.Module, x: Tensor, *, silu: bool = False) -> Tensor:
     """module(x), then SiLU if asked; x (..., in)."""
     if usable(x, module, nn.Linear):
         activation = "swish" if silu else "none"
-        return product(x, module, module.weight, module.bias, activation)  # type: ignore[arg-type]
+        plain = cast(nn.Linear, module)
+        return product(x, plain, (plain.weight,), plain.bias, activation)
     y = module(x)
     return F.silu(y, inplace=not torch.is_grad_enabled()) if silu else y

@@ -235,8 +235,9 @@ def test_a_mixed_batch_gives_each_stream_what_it_gets_alone() -> None:
     assert all(not tensor.any() for tensor in pool.read(0).values())
 
 
-def test_bits_do_not_depend_on_who_shares_the_bucket() -> None:
-    _, net = make_nets()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bits_do_not_depend_on_who_shares_the_bucket(dtype: torch.dtype) -> None:
+    net = make_nets()[1].to(dtype)
 
     def run(neighbours: int) -> list[Tensor]:
         pool = new_pool(net, H, W)
@@ -382,8 +383,9 @@ def replay(net: Any) -> str:
     return digest.hexdigest()
 
 
-def test_a_log_run_again_gives_the_same_bits() -> None:
-    _, net = make_nets()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_log_run_again_gives_the_same_bits(dtype: torch.dtype) -> None:
+    net = make_nets()[1].to(dtype)
     first = replay(net)
     torch.manual_seed(123)
     torch.randn(3)

@@ -106,6 +106,7 @@ def test_packed_weights_follow_their_modules() -> None:
     block = net.transformer_blocks[1]
     for layer in (block.attn1.to_k, block.attn1.to_out[0], block.attn2.to_q, block.ff.conv_temp):
         layer.weight.mul_(-2)
+    assert agreement() < 0.02
     block.ff.conv_point.weight = torch.nn.Parameter(-block.ff.conv_point.weight, requires_grad=False)
     state = {name: value.clone() for name, value in net.state_dict().items()}
     state["transformer_blocks.0.ff.conv_inverted.weight"] *= 1.5
@@ -176,7 +177,6 @@ def test_joined_weights_follow_their_modules() -> None:
     parts = (attn.to_q, attn.to_k, attn.to_v)
     address = attn.to_q.weight.data_ptr()
     joined = joined_weight(parts)
-    assert joined is not None
     assert joined.data_ptr() == address
     for net in (theirs, ours):
         net.transformer_blocks[0].attn1.to_k.weight.mul_(1.5)
