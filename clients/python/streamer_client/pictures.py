@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ class Picture:
     Attributes:
         rgb: (height, width, 3) uint8.
         tick: presentation time in ticks of the stream's rate.
-        number: picture number n (a repeated picture keeps its number).
+        number: picture number n, as far as this client was told of repeats (a repeated picture keeps its number).
         steer: id of the newest steer in force, as far as this client was told; None for the first prompt.
     """
 
@@ -46,6 +46,7 @@ class _Positions:
         self._ticks = [tick]
         self._pictures = [picture]
         self._steers: list[tuple[int, str]] = []
+        self._newest = 0
 
     def see(self, event: Event) -> None:
         if event.tick >= self._ticks[-1]:
@@ -57,8 +58,10 @@ class _Positions:
             del self._steers[:-_KEEP]
 
     def picture(self, tick: int) -> int:
+        # Between two events pictures are taken to follow ticks; a repeat that an event tells of later is no way back.
         index = max(bisect_right(self._ticks, tick) - 1, 0)
-        return self._pictures[index] + tick - self._ticks[index]
+        self._newest = max(self._newest, self._pictures[index] + tick - self._ticks[index])
+        return self._newest
 
     def steer(self, number: int) -> str | None:
         for at_picture, steer in reversed(self._steers):
@@ -67,12 +70,14 @@ class _Positions:
         return None
 
 
-async def decode(stream: Stream) -> AsyncIterator[Picture]:
+async def decode(stream: Stream) -> AsyncGenerator[Picture, None]:
     """Pictures of the stream's live video until it ends."""
+    # Events from before the first picture on, however late their connection stands.
+    seq = int((await stream.refresh())["seq"])
     async with VideoSocket(stream.video_url, token=stream.token) as video:
         hello: dict[str, Any] = video.hello
         positions = _Positions(int(hello["tick"]), int(hello["picture"]))
-        told = asyncio.create_task(_listen(stream, positions))
+        told = asyncio.create_task(_listen(stream, positions, seq))
         try:
             init = b""
             codec = None
@@ -93,9 +98,9 @@ async def decode(stream: Stream) -> AsyncIterator[Picture]:
             await asyncio.gather(told, return_exceptions=True)
 
 
-async def _listen(stream: Stream, positions: _Positions) -> None:
+async def _listen(stream: Stream, positions: _Positions, after: int) -> None:
     try:
-        async for event in stream.events():
+        async for event in stream.events(after):
             positions.see(event)
     except StreamerError:
         # The video says the same by ending; without events the numbers just count on.

@@ -81,6 +81,6 @@ class Stream:
         """The live video as fragmented MP4: the init segment, then one fragment a message."""
         return fragments(self.video_url, token=self.token)
 
-    def pictures(self) -> AsyncIterator[Picture]:
+    def pictures(self) -> AsyncGenerator[Picture, None]:
         """The live video, decoded. A reader slower than the stream skips to the newest keyframe."""
         return decode(self)
