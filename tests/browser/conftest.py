@@ -1,22 +1,20 @@
-"""A real server with a tiny checkpoint, and Chromium pages on it. One of each a session; a test opens its own pages."""
+"""A real server with a tiny checkpoint, and Chromium pages on it: one of each a session, a test opens its pages."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, Page, ViewportSize, async_playwright
+from playwright.async_api import Browser, ViewportSize, async_playwright
 from serving import Server, serve
+from viewer import DESK, Opener, Viewer
 
 STARTER = Path(__file__).resolve().parents[2] / "model" / "starter"
-DESK: ViewportSize = {"width": 1440, "height": 900}
-PHONE: ViewportSize = {"width": 390, "height": 844}
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -24,7 +22,6 @@ FLAGS = [
     "--disable-sync",
     "--no-first-run",
 ]
-OPENED_S = 30.0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -60,55 +57,6 @@ async def chromium() -> AsyncIterator[Browser]:
         browser = await playwright.chromium.launch(executable_path=found, args=FLAGS)
         yield browser
         await browser.close()
-
-
-@dataclass
-class Viewer:
-    """A page on a stream. What went wrong in it fails the test."""
-
-    page: Page
-    context: BrowserContext
-    errors: list[str] = field(default_factory=list)
-
-    async def state(self, state: str, within_s: float = OPENED_S) -> None:
-        """Wait until the page says that it is live, gone, …"""
-        await self.page.wait_for_selector(f'body[data-state="{state}"]', timeout=within_s * 1000)
-
-    async def decoded(self) -> int:
-        """Pictures decoded by the element on the stage."""
-        return int(
-            await self.page.evaluate("document.querySelector('#frame video.on')?.getVideoPlaybackQuality().totalVideoFrames ?? 0")
-        )
-
-    async def plays(self, pictures: int = 16, within_s: float = OPENED_S) -> None:
-        """Wait until the element on the stage has decoded this many more."""
-        before = await self.decoded()
-        await self.page.wait_for_function(
-            "n => (document.querySelector('#frame video.on')?.getVideoPlaybackQuality().totalVideoFrames ?? 0) >= n",
-            arg=before + pictures,
-            timeout=within_s * 1000,
-        )
-
-    async def brightness(self) -> float:
-        """Mean of the picture on the stage, 0 to 255."""
-        return float(
-            await self.page.evaluate(
-                """() => {
-                  const canvas = new OffscreenCanvas(32, 18), context = canvas.getContext("2d");
-                  context.drawImage(document.querySelector("#frame video.on"), 0, 0, 32, 18);
-                  const {data} = context.getImageData(0, 0, 32, 18);
-                  return data.reduce((sum, value, i) => (i % 4 === 3 ? sum : sum + value), 0) / (32 * 18 * 3);
-                }"""
-            )
-        )
-
-    async def flag(self, label: str, state: str, within_s: float = 15.0) -> None:
-        """Wait for a steer's flag on the timeline."""
-        selector = f'.flag[data-state="{state}"] b:text-is("{label}")'
-        await self.page.wait_for_selector(selector, state="attached", timeout=within_s * 1000)
-
-
-Opener = Callable[..., Awaitable[Viewer]]
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 
-from conftest import PHONE, Opener
 from playwright.async_api import expect
+from viewer import PHONE, Opener
 
 SMALL = """() => [...document.querySelectorAll("button, a, input")]
   .filter((e) => e.offsetParent && !e.closest("dialog") && getComputedStyle(e).visibility === "visible")
-  .map((e) => [e.id || e.textContent.trim(), Math.round(e.getBoundingClientRect().width), Math.round(e.getBoundingClientRect().height)])
+  .map((e) => [e.id || e.textContent.trim(), e.getBoundingClientRect()])
+  .map(([name, box]) => [name, Math.round(box.width), Math.round(box.height)])
   .filter(([, w, h]) => w < 44 || h < 44)"""
 
 
@@ -101,7 +102,13 @@ async def test_a_kiosk_shows_no_cursor_and_comes_back(view: Opener) -> None:
     assert (await page.locator("body").inner_text()).strip() == ""
     assert await page.evaluate("getComputedStyle(document.querySelector('#frame')).cursor") == "none"
     # The connections break without a word: within seconds it makes new ones.
-    await page.evaluate("document.querySelectorAll('#frame video').forEach((v) => { v.srcObject = null; v.removeAttribute('src'); v.load(); })")
+    await page.evaluate(
+        """() => document.querySelectorAll("#frame video").forEach((video) => {
+          video.srcObject = null;
+          video.removeAttribute("src");
+          video.load();
+        })"""
+    )
     await page.wait_for_function("() => document.querySelector('#frame video.on')?.readyState >= 2", timeout=20000)
     await viewer.plays(8)
 

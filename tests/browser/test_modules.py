@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest_asyncio
-from conftest import Opener, Viewer
+from viewer import Opener, Viewer
 
 VOCABULARY = {
     "scene": [
@@ -21,7 +21,10 @@ VOCABULARY = {
         {"name": "sailboat", "prompt": "a sailboat", "synonyms": []},
         {"name": "birds", "prompt": "birds", "synonyms": []},
     ],
-    "colour": [{"name": "red", "prompt": "red", "synonyms": []}, {"name": "orange", "prompt": "orange", "synonyms": []}],
+    "colour": [
+        {"name": "red", "prompt": "red", "synonyms": []},
+        {"name": "orange", "prompt": "orange", "synonyms": []},
+    ],
     "camera": [{"name": "left", "prompt": "camera moves left", "synonyms": []}],
 }
 
@@ -61,7 +64,9 @@ async def test_a_short_prompt_keeps_the_other_attributes(run: Any) -> None:
 async def test_unknown_words_and_their_nearest(run: Any) -> None:
     script = """
       const words = new m.Words(argument);
-      return words.unknown("A Castle by the ocan, at midnight with a boat and a zzzzzz").map((u) => [u.word, u.nearest]);"""
+      return words
+        .unknown("A Castle by the ocan, at midnight with a boat and a zzzzzz")
+        .map((u) => [u.word, u.nearest]);"""
     assert await run("words", script, VOCABULARY) == [
         ["Castle", ""],
         ["ocan", "ocean"],

@@ -7,9 +7,9 @@ import re
 from typing import Any
 
 import httpx
-from conftest import Opener, Viewer
 from playwright.async_api import expect
 from serving import Server
+from viewer import Opener, Viewer
 
 
 async def steers(api: httpx.AsyncClient) -> list[dict[str, Any]]:
@@ -23,8 +23,8 @@ async def open_bank(viewer: Viewer, name: str) -> None:
 
 async def from_prompt(viewer: Viewer, api: httpx.AsyncClient, prompt: str) -> None:
     """Have `main` show this prompt before the test begins."""
-    await api.post("/streams/main/steers", json={"prompt": prompt})
-    await viewer.flag(prompt, "shown")
+    made = (await api.post("/streams/main/steers", json={"prompt": prompt})).json()
+    await viewer.steer(made["id"])
 
 
 async def test_a_pad_changes_one_attribute_and_tells_how_long_it_took(view: Opener, api: httpx.AsyncClient) -> None:
@@ -35,7 +35,9 @@ async def test_a_pad_changes_one_attribute_and_tells_how_long_it_took(view: Open
     flags = await viewer.page.evaluate(
         """() => new Promise((resolve) => {
           document.body.dispatchEvent(new KeyboardEvent("keydown", {key: "2", code: "Digit2", bubbles: true}));
-          requestAnimationFrame(() => resolve([...document.querySelectorAll('.flag[data-state="asked"]')].map((f) => f.textContent)));
+          requestAnimationFrame(() => {
+            resolve([...document.querySelectorAll('.flag[data-state="asked"]')].map((flag) => flag.textContent));
+          });
         })"""
     )
     assert flags == ["night"]  # dashed within one frame, before the server knows
@@ -57,7 +59,7 @@ async def test_the_filmstrip_fills_with_stills(view: Opener) -> None:
     await viewer.page.keyboard.press("ArrowLeft")
     chosen = viewer.page.locator('.block[aria-selected="true"]')
     await expect(chosen).to_have_attribute("aria-label", re.compile(r"^Block \d+, \d+:\d\d, .+"))
-    await expect(viewer.page.locator(".preview")).to_be_visible()
+    await expect(viewer.page.locator("#preview")).to_be_visible()
 
 
 async def test_another_viewers_steer_shows_here_too(view: Opener, api: httpx.AsyncClient) -> None:
@@ -65,11 +67,16 @@ async def test_another_viewers_steer_shows_here_too(view: Opener, api: httpx.Asy
     await asyncio.gather(first.plays(8), second.plays(8))
     await first.page.locator("#prompt").fill("snowy mountains by day")
     await first.page.keyboard.press("Enter")
-    await asyncio.gather(first.flag("snowy mountains by day", "shown"), second.flag("snowy mountains by day", "shown"))
+    await first.page.wait_for_selector('.flag[data-state="queued"], .flag[data-state="locked"]', state="attached")
+    asked = (await steers(api))[-1]
+    assert asked["prompt"] == "snowy mountains by day"
+    await asyncio.gather(first.steer(asked["id"]), second.steer(asked["id"]))
     await expect(second.page.locator("#prompt")).to_have_value("snowy mountains by day")
 
 
-async def test_words_that_it_does_not_know_are_marked_before_they_are_sent(view: Opener, api: httpx.AsyncClient) -> None:
+async def test_words_that_it_does_not_know_are_marked_before_they_are_sent(
+    view: Opener, api: httpx.AsyncClient
+) -> None:
     viewer = await view("/")
     before = len(await steers(api))
     await viewer.page.keyboard.press("/")
@@ -82,7 +89,9 @@ async def test_words_that_it_does_not_know_are_marked_before_they_are_sent(view:
     assert len(await steers(api)) == before
 
 
-async def test_a_prompt_that_is_too_long_is_refused_under_the_field_and_kept(view: Opener, api: httpx.AsyncClient) -> None:
+async def test_a_prompt_that_is_too_long_is_refused_under_the_field_and_kept(
+    view: Opener, api: httpx.AsyncClient
+) -> None:
     limit = (await api.get("/model")).json()["limits"]["prompt_chars"]
     viewer = await view("/")
     text = "sea " * (limit // 4) + "night"
@@ -106,7 +115,9 @@ async def test_an_armed_pad_waits_for_go(view: Opener, api: httpx.AsyncClient) -
     await expect(viewer.page.locator("#go")).to_be_hidden()
 
 
-async def test_a_pad_dragged_to_the_timeline_is_a_cue_that_escape_takes_back(view: Opener, api: httpx.AsyncClient) -> None:
+async def test_a_pad_dragged_to_the_timeline_is_a_cue_that_escape_takes_back(
+    view: Opener, api: httpx.AsyncClient
+) -> None:
     viewer = await view("/")
     await viewer.plays(8)
     pad = await viewer.page.locator(".pad", has_text="mountains").bounding_box()

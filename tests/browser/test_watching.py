@@ -10,9 +10,9 @@ from typing import Any
 
 import httpx
 import psutil
-from conftest import Opener
 from playwright.async_api import expect
 from serving import Server
+from viewer import Opener
 
 
 async def main_stream(api: httpx.AsyncClient) -> dict[str, Any]:
@@ -24,8 +24,12 @@ async def test_plays_over_the_websocket_at_the_live_edge(view: Opener) -> None:
     viewer = await view("/?transport=ws")
     await expect(viewer.page.locator("#video-ws")).to_have_class("on")
     await viewer.plays(32)
-    lag = "() => { const v = document.querySelector('#video-ws'); return v.buffered.end(v.buffered.length - 1) - v.currentTime; }"
-    await viewer.page.wait_for_function(f"() => ({lag})() < 0.3")
+    await viewer.page.wait_for_function(
+        """() => {
+          const video = document.querySelector("#video-ws");
+          return video.buffered.end(video.buffered.length - 1) - video.currentTime < 0.3;
+        }"""
+    )
 
 
 async def test_plays_over_webrtc(view: Opener) -> None:
@@ -61,12 +65,12 @@ async def test_a_second_tab_joins(view: Opener, api: httpx.AsyncClient) -> None:
 async def test_a_reload_attaches_again(view: Opener, api: httpx.AsyncClient) -> None:
     viewer = await view("/")
     await viewer.plays(8)
-    await api.post("/streams/main/steers", json={"prompt": "the sea at night"})
-    await viewer.flag("the sea at night", "shown")
+    made = (await api.post("/streams/main/steers", json={"prompt": "the sea at night"})).json()
+    await viewer.steer(made["id"])
     before = (await main_stream(api))["picture"]
     await viewer.page.reload()
     await viewer.state("live")
-    await viewer.flag("the sea at night", "shown")
+    await viewer.steer(made["id"])
     await expect(viewer.page.locator("#prompt")).to_have_value("the sea at night")
     await viewer.plays(16)
     assert (await main_stream(api))["picture"] > before
@@ -102,6 +106,7 @@ async def test_a_stream_that_is_over_is_gone_and_can_be_replayed(view: Opener, a
     await viewer.page.wait_for_url(lambda url: "/s/str_" in url and made["id"] not in url)
     await viewer.state("live")
     await expect(viewer.page.locator("#prompt")).to_have_value("snowy mountains by day")
+    await api.delete(f"/streams/{viewer.page.url.rsplit('/', 1)[1]}")
 
 
 async def test_where_every_place_is_taken_it_names_the_streams_to_join(view: Opener, api: httpx.AsyncClient) -> None:

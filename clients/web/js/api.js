@@ -78,11 +78,11 @@ export class Api {
   /**
    * @param {string} method
    * @param {string} path
-   * @param {{json?: unknown, body?: string, type?: string, signal?: AbortSignal}} [options]
+   * @param {{json?: unknown, body?: string, type?: string, keepalive?: boolean}} [options]
    * @returns {Promise<Response>}
    * @throws {Problem}
    */
-  async fetch(method, path, { json, body, type, signal } = {}) {
+  async fetch(method, path, { json, body, type, keepalive } = {}) {
     /** @type {Record<string, string>} */
     const headers = {};
     if (json !== undefined) headers["content-type"] = "application/json";
@@ -90,9 +90,9 @@ export class Api {
     if (this.token) headers.authorization = `Bearer ${this.token}`;
     let answer;
     try {
-      answer = await fetch(path, { method, headers, body: json === undefined ? body : JSON.stringify(json), signal });
+      answer = await fetch(path, { method, headers, body: json === undefined ? body : JSON.stringify(json), keepalive });
     } catch (error) {
-      throw new Problem(0, { detail: signal?.aborted ? "Given up" : undefined, cause: String(error) });
+      throw new Problem(0, { cause: String(error) });
     }
     if (answer.ok) return answer;
     throw new Problem(answer.status, await answer.json().catch(() => ({})));

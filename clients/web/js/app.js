@@ -17,6 +17,7 @@ import { States } from "./states.js";
 import { Steers } from "./steers.js";
 import { Timeline } from "./timeline.js";
 import { runKiosk } from "./kiosk.js";
+import { surprise } from "./prompt.js";
 
 /** A hidden page lets its stream go after this long; output and kiosk screens never do. */
 const HIDDEN_MS = 30000;
@@ -110,6 +111,7 @@ class Page {
     this.steers.restore(listed);
     const past = listed.filter((steer) => steer.status === "released").map((steer) => steer.prompt);
     this.deck.begin([...past.slice(-12), stream.prompt]);
+    this.steers.open.forEach((steer) => this.deck.queued(steer));
     this.states.fresh = !listed.length;
   }
 
@@ -192,7 +194,7 @@ class Page {
     try {
       const { stream } = this.attachment;
       /** @type {Record<string, unknown>} */
-      let wanted = {};
+      let wanted = { prompt: surprise(this.attachment.model?.vocabulary ?? {}) || (stream?.prompt ?? "the sea at sunset") };
       if (how === "replay") wanted = { log: await this.api.log() };
       else if (how === "continue" && stream) wanted = { prompt: stream.prompt, seed: stream.seed };
       const made = await this.api.create(wanted);

@@ -197,6 +197,8 @@ export class Attachment {
       return;
     }
     this.problem = problem ?? new Problem(410, { detail: reason });
+    // Its words still serve to open another.
+    if (!this.model) this.api.model().then((model) => (this.model = model)).catch(() => {});
     this.feed.stop();
     this.events.stop();
     this.#enter("gone");

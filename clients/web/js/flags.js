@@ -46,6 +46,7 @@ export class Flags {
       this.strip.append(node);
     }
     node.dataset.state = steer.state;
+    node.dataset.id = steer.id;
     node.style.setProperty("--t", String(steer.at / this.clock.rate));
     node.setAttribute("aria-label", spoken(steer));
     node.title = steer.reason ? `${steer.prompt}: ${steer.reason}` : steer.prompt;

@@ -177,13 +177,10 @@ export class Pads {
     const ended = new AbortController();
     const { signal } = ended;
     let dragging = false;
-    let hold = 0;
-    if (down.pointerType === "touch") {
-      hold = window.setTimeout(() => ((this.#stopClick = true), this.to.arm(pad)), HOLD_MS);
-    }
+    let still = true;
     const move = (/** @type {PointerEvent} */ event) => {
       if (Math.hypot(event.clientX - down.clientX, event.clientY - down.clientY) > DRAG_PX) {
-        clearTimeout(hold);
+        still = false;
         if (!dragging && down.pointerType !== "touch") {
           dragging = true;
           node.setPointerCapture(down.pointerId);
@@ -194,7 +191,11 @@ export class Pads {
     };
     const up = (/** @type {PointerEvent} */ event) => {
       ended.abort();
-      clearTimeout(hold);
+      // By the events' own times: a page that is busy must not take a tap for a hold.
+      if (down.pointerType === "touch" && still && event.type === "pointerup" && event.timeStamp - down.timeStamp > HOLD_MS) {
+        this.#stopClick = true;
+        this.to.arm(pad);
+      }
       if (!dragging) return;
       node.classList.remove("dragged");
       // Where no click follows the drag, the next tap must still count: the next press clears this.

@@ -102,7 +102,8 @@ export class WhepPlayer {
   }
 
   #forget() {
-    if (this.#resource) this.#api.fetch("DELETE", this.#resource).catch(() => {});
+    // Also while the page goes away: the server would notice half a minute later.
+    if (this.#resource) this.#api.fetch("DELETE", this.#resource, { keepalive: true }).catch(() => {});
     this.#resource = "";
   }
 

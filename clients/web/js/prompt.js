@@ -9,7 +9,7 @@
 /** How a caption is told; a bank named otherwise comes last. */
 const ORDER = ["subject", "scene", "time of day", "weather"];
 
-/** @param {string} text */
+/** @param {string} text @returns {string[]} */
 export const words = (text) => text.toLowerCase().match(/[\p{L}\p{N}'’-]+/gu) ?? [];
 
 /**
@@ -84,6 +84,17 @@ export function compose(attributes) {
     text += text ? (joined ? " " : ", ") + phrase : phrase;
   }
   return text;
+}
+
+/**
+ * A caption nobody thought of.
+ * @param {Record<string, Entry[]>} vocabulary
+ */
+export function surprise(vocabulary) {
+  const chosen = Object.entries(vocabulary)
+    .filter(([bank]) => bank !== "camera")
+    .map(([bank, entries]) => [bank, entries[Math.floor(Math.random() * entries.length)]]);
+  return compose(Object.fromEntries(chosen));
 }
 
 /**

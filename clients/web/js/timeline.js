@@ -3,7 +3,7 @@
  * Everything on the strip stands at its own time in seconds of the stream; only the strip moves.
  */
 
-import { calm, clamp, clockText, h } from "./dom.js";
+import { $, calm, clamp, clockText, h } from "./dom.js";
 import { Flags } from "./flags.js";
 import { still } from "./stills.js";
 
@@ -43,7 +43,7 @@ export class Timeline {
     this.root = root;
     this.clock = clock;
     this.strip = /** @type {HTMLElement} */ (root.querySelector(".strip"));
-    this.preview = /** @type {HTMLElement} */ (root.querySelector(".preview"));
+    this.preview = /** @type {HTMLElement} */ ($("#preview"));
     this.ghost = /** @type {HTMLElement} */ (root.querySelector(".ghost"));
     this.flags = new Flags(this.strip, steers, clock);
     /** @type {Block | null} */

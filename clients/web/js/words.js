@@ -53,7 +53,7 @@ const NEAR = {
  * @param {string} b
  */
 export function distance(a, b) {
-  let before = [0];
+  let before = /** @type {number[]} */ (Array(b.length + 1).fill(0));
   let row = Array.from({ length: b.length + 1 }, (_, j) => j);
   for (let i = 1; i <= a.length; i++) {
     const next = [i];
