@@ -16,6 +16,8 @@ from streamer.session.timeline import PICTURES_PER_LATENT, Timeline
 
 MARGIN = 1.3
 """Work may take this many times as long as it usually does before a picture comes late."""
+SLACK_S = 0.04
+"""And this much later on top: sockets, the event loop, and what else the machine has to do."""
 LEAD_S = 1.5
 """Lead kept beyond what is locked; at least one block."""
 RISE, FALL = 0.25, 0.05
@@ -84,7 +86,7 @@ class Costs:
     def _lock_s(self) -> float:
         steer_s = max(self.block_s + self.pass_s, self._steer.value_s)
         overload_s = MARGIN * (self.block_s + self._block_latents * self.decode_s) - self._block_play_s
-        return MARGIN * (steer_s + self.decode_s) + max(0.0, overload_s)
+        return MARGIN * (steer_s + self.decode_s) + SLACK_S + max(0.0, overload_s)
 
     def saw_block(self, compute_s: float) -> None:
         """A default block's passes took `compute_s` of the worker's time."""
@@ -155,9 +157,9 @@ class Pacer:
         than stalling in a moment.
         """
         timeline, costs = self.timeline, self.costs
-        holds_s = [MARGIN * (costs.pass_s + costs.decode_s) - timeline.until_s(first_picture(latent + 1))]
+        holds_s = [MARGIN * (costs.pass_s + costs.decode_s) + SLACK_S - timeline.until_s(first_picture(latent + 1))]
         end = timeline.blocks.next(latent)
         if timeline.denoised <= end:
-            need_s = MARGIN * (costs.block_s + (end - latent + 1) * costs.decode_s)
+            need_s = MARGIN * (costs.block_s + (end - latent + 1) * costs.decode_s) + SLACK_S
             holds_s.append(need_s - timeline.until_s(first_picture(end)))
         return max(0.0, *holds_s)

@@ -11,7 +11,7 @@ from virtual_clock import run
 
 from streamer.engine.protocol import Ready, Timings, first_picture
 from streamer.session.manager import Sessions
-from streamer.session.pacing import MARGIN, MOST, Costs, Estimate, Pacer
+from streamer.session.pacing import MARGIN, MOST, SLACK_S, Costs, Estimate, Pacer
 from streamer.session.session import Session
 from streamer.session.spec import CreateStream
 from streamer.session.steers import SteerStatus
@@ -46,13 +46,13 @@ def test_boundaries_and_latent_frames() -> None:
 
 def test_lock_time_counts_the_pass_under_way_and_one_decode() -> None:
     costs = Costs(TIMINGS, block_latents=3, rate_hz=16)
-    assert costs.lock_s == pytest.approx(MARGIN * (6 * 0.07 + 0.05))
+    assert costs.lock_s == pytest.approx(MARGIN * (6 * 0.07 + 0.05) + SLACK_S)
 
 
 def test_decodes_that_do_not_fit_beside_a_block_lengthen_the_lock_time() -> None:
     slow = Timings(first_block_s=1.0, pass_s=0.1, passes=4, decode_s=0.1)
     overload_s = MARGIN * (0.5 + 3 * 0.1) - 12 / 16
-    assert Costs(slow, 3, 16).lock_s == pytest.approx(MARGIN * (0.6 + 0.1) + overload_s)
+    assert Costs(slow, 3, 16).lock_s == pytest.approx(MARGIN * (0.6 + 0.1) + SLACK_S + overload_s)
 
 
 def test_estimates_rise_fast_fall_slowly_and_shrug_off_an_outlier() -> None:
