@@ -20,13 +20,15 @@ def rotary_axes(head_dim: int) -> tuple[int, int, int]:
     return head_dim - 2 * side, side, side
 
 
-def _angles(first: int, count: int, dim: int) -> Tensor:
-    # (count, dim / 2), float64: a float32 angle would be wrong by whole radians after a day of latent frames.
+@lru_cache(maxsize=256)
+def _axis(first: int, count: int, dim: int, device: torch.device) -> Tensor:
+    # (count, dim / 2) complex64, a few KB. The angles are float64: in float32 they would be wrong by whole radians
+    # after a day of latent frames.
     frequencies = THETA ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
-    return (torch.arange(count, dtype=torch.float64) + first)[:, None] * frequencies
+    angles = (torch.arange(count, dtype=torch.float64) + first)[:, None] * frequencies
+    return torch.complex(angles.cos().float(), angles.sin().float()).to(device)
 
 
-@lru_cache(maxsize=64)
 def rotation(first_frame: int, frames: int, height: int, width: int, head_dim: int, device: torch.device) -> Tensor:
     """Unit complex numbers that rotate adjacent channel pairs, (frames * height * width, head_dim / 2) complex64.
 
@@ -34,17 +36,16 @@ def rotation(first_frame: int, frames: int, height: int, width: int, head_dim: i
         first_frame: absolute latent frame of the first frame; there is no table, so no end.
         frames, height, width: tokens a side.
         head_dim: channels of a head, even.
-        device: where the result goes; the angles are made on the host in float64.
+        device: where the result is put together; its angles are made on the host.
     """
     t, h, w = rotary_axes(head_dim)
     shape = (frames, height, width)
     parts = [
-        _angles(first_frame, frames, t).view(frames, 1, 1, -1).expand(*shape, -1),
-        _angles(0, height, h).view(1, height, 1, -1).expand(*shape, -1),
-        _angles(0, width, w).view(1, 1, width, -1).expand(*shape, -1),
+        _axis(first_frame, frames, t, device).view(frames, 1, 1, -1).expand(*shape, -1),
+        _axis(0, height, h, device).view(1, height, 1, -1).expand(*shape, -1),
+        _axis(0, width, w, device).view(1, 1, width, -1).expand(*shape, -1),
     ]
-    angles = torch.cat(parts, dim=-1).flatten(0, 2)
-    return torch.complex(angles.cos().float(), angles.sin().float()).to(device)
+    return torch.cat(parts, dim=-1).flatten(0, 2)
 
 
 def rotate(x: Tensor, turn: Tensor) -> Tensor:

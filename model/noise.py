@@ -7,9 +7,13 @@ The integers are the same on every machine; the normals equal to float32 roundin
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+Noise = Callable[[int, int], Tensor]
+"""noise(absolute latent frame, pass) -> (channels, height, width); pass 0 starts a block, 1, 2, ... re-noise it."""
 
 _M0, _M1 = 0xD2511F53, 0xCD9E8D57
 _W0, _W1 = 0x9E3779B9, 0xBB67AE85
@@ -73,6 +77,23 @@ def philox_normal(
     u0, u1, u2, u3 = ((word >> 8).float() for word in words)
     normals = [*_box_muller(u0, u1), *_box_muller(u2, u3)]
     return torch.stack(normals, dim=-1).flatten()[:count].view(shape)
+
+
+def block_noise(
+    source: Noise | int,
+    first_frame: int,
+    frames: int,
+    pass_: int,
+    shape: tuple[int, int, int],
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Noise of a block, (1, channels, frames, height, width) float32, from a function or a seed."""
+    span = range(first_frame, first_frame + frames)
+    if isinstance(source, int):
+        drawn = [philox_normal(source, frame, pass_, shape, device) for frame in span]
+    else:
+        drawn = [source(frame, pass_).to(device, torch.float32) for frame in span]
+    return torch.stack(drawn, dim=1).unsqueeze(0)
 
 
 def _box_muller(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,8 @@ import safetensors.torch
 from torch import Tensor
 
 FORMAT = 1
+REQUIRED = frozenset({"next_frame", "block_index", "seed", "guidance_scale", "text"})
+"""Entries of every snapshot of a `LatentStream`; those of tensors that may be absent and of its slots come on top."""
 Snapshot = dict[str, Any]
 
 

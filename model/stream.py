@@ -7,22 +7,21 @@ may stand at different denoising steps, positions and prompts; iterating one str
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from model.noise import philox_normal
+from model.noise import Noise, block_noise
 from model.passes import Guidance, Row, Text, run_rows
-from model.sampler import SAMPLERS, Commit, SamplerName, Step, block_steps, clean_estimate, euler, renoise
-from model.snapshot import FORMAT, Snapshot
+from model.sampler import Commit, SamplerName, Step, block_steps, clean_estimate, euler, renoise
+from model.snapshot import FORMAT, REQUIRED, Snapshot
 from model.state import StatePool, layout_of
 from model.stream_config import StreamConfig
 from model.transformer import SanaVideoTransformer3DModel
-
-Noise = Callable[[int, int], Tensor]
-"""noise(absolute latent frame, pass) -> (channels, height, width); pass 0 starts a block, 1, 2, ... re-noise it."""
 
 
 def new_pool(
@@ -56,7 +55,8 @@ class LatentStream(Iterator[Tensor]):
         transformer: the network; its device and dtype are the stream's.
         text, text_mask: prompt embeddings (1, tokens, channels) and mask (1, tokens), 1 = read.
         height, width: of the latents.
-        block, first_block: latent frames of a block, and of the first one.
+        block, first_block: latent frames of a block, and of the first one. The attribute `block` may be set to what
+            the next block not yet begun shall have.
         timesteps: of the denoising passes, falling; first_timesteps: those of the first block.
         shift: of the sigma table.
         sampler: "renoise" or "euler".
@@ -101,40 +101,36 @@ class LatentStream(Iterator[Tensor]):
         pool: StatePool | None = None,
         config: StreamConfig | None = None,
     ) -> None:
+        given: dict[str, Any] = {
+            "block_latent_frames": None if block is None else (block,),
+            "first_block_latent_frames": block if first_block is None else first_block,
+            "timesteps": None if timesteps is None else tuple(timesteps),
+            "shift": shift,
+            "sampler": sampler,
+            "window_blocks": window,
+            "sink_blocks": sink,
+            "decay": decay,
+            "recache": recache,
+            "guidance_scale": guidance_scale,
+        }
         config = config or StreamConfig()
+        opening = first_timesteps or (config.first_block_timesteps if timesteps is None else None)
+        config = replace(config, **{name: value for name, value in given.items() if value is not None})
+        self.config = replace(config, first_block_timesteps=tuple(opening or config.timesteps))
         self.transformer = transformer
         self.height, self.width = height, width
-        self.block = config.block if block is None else block
-        given_first = config.first_block_latent_frames if block is None else block
-        self.first_block = given_first if first_block is None else first_block
-        if self.block < 1 or self.first_block < 1:
-            raise ValueError("a block holds at least 1 latent frame")
-        self.sampler: SamplerName = sampler or config.sampler
-        if self.sampler not in SAMPLERS:
-            raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, not {self.sampler!r}")
-        self.shift = config.shift if shift is None else shift
-        self.timesteps = tuple(config.timesteps if timesteps is None else timesteps)
-        opening = config.first_block_timesteps if timesteps is None else None
-        self.first_timesteps = tuple(first_timesteps or opening or self.timesteps)
-        self.recache = config.recache if recache is None else recache
+        self.block = self.config.block
         self.seed = seed
         self._noise = noise
-        self._layout = layout_of(
-            transformer.config,
-            height,
-            width,
-            config.window_blocks if window is None else window,
-            config.sink_blocks if sink is None else sink,
-            config.decay if decay is None else decay,
-        )
-        self.pool = pool or StatePool(self._layout, transformer.dtype, transformer.device, slab=1)
-        if self.pool.layout != self._layout:
-            raise ValueError(f"the pool is for {self.pool.layout}, the stream needs {self._layout}")
+        memory = (config.window_blocks, config.sink_blocks, config.decay)
+        layout = layout_of(transformer.config, height, width, *memory)
+        self.pool = pool or StatePool(layout, transformer.dtype, transformer.device, slab=1)
+        if self.pool.layout != layout:
+            raise ValueError(f"the pool is for {self.pool.layout}, the stream needs {layout}")
 
         self._text = self._encode(text, text_mask)
         negative = None if negative_text is None else self._encode(negative_text, negative_mask)
-        scale = config.guidance_scale if guidance_scale is None else guidance_scale
-        self._guidance = Guidance(scale, negative)
+        self._guidance = Guidance(config.guidance_scale, negative)
         self._pending: tuple[Text, Guidance] | None = None
         self._commit_text = self._text
         self._slots = [self.pool.acquire() for _ in range(self._guidance.rows)]
@@ -171,14 +167,19 @@ class LatentStream(Iterator[Tensor]):
         """Latent frames of the block under way or to come."""
         if self._latents is not None:
             return int(self._latents.shape[2])
-        return self.first_block if self._block_index == 0 else self.block
+        return self.config.first_block_latent_frames if self._block_index == 0 else self.block
 
     @property
     def passes_ahead(self) -> int:
         """Transformer passes, commit included, to the end of the block under way or to come."""
         if self._steps:
             return len(self._steps)
-        return len(self.timesteps) + 1 if self._clean is not None else len(self.first_timesteps)
+        return len(self._next_timesteps) + (self._clean is not None)
+
+    @property
+    def _next_timesteps(self) -> tuple[float, ...]:
+        opening = self.config.first_block_timesteps if self._block_index == 0 else None
+        return opening or self.config.timesteps
 
     @property
     def slots(self) -> tuple[int, ...]:
@@ -250,7 +251,7 @@ class LatentStream(Iterator[Tensor]):
         Raises:
             ValueError: a snapshot of another format or another kind of stream; the stream stays as it was.
         """
-        if snapshot.get("format") != FORMAT:
+        if snapshot.get("format") != FORMAT or not snapshot.keys() >= REQUIRED:
             raise ValueError("not a snapshot of a known format")
         clean = snapshot.get("clean")
         channels = self.transformer.config.in_channels
@@ -309,25 +310,21 @@ class LatentStream(Iterator[Tensor]):
         if self._pending is not None:
             self._text, self._guidance = self._pending
             self._pending = None
-            if self.recache:
+            if self.config.recache:
                 self._commit_text = self._text
             held, needed = len(self._slots), self._guidance.rows
             self._hold(needed)
             if needed > held:
                 self.pool.copy(self._slots[0], self._slots[1])
         frames = self.next_block
-        timesteps = self.first_timesteps if self._block_index == 0 else self.timesteps
-        self._steps.extend(block_steps(timesteps, self.shift, commit=self._clean is not None))
+        steps = block_steps(self._next_timesteps, self.config.shift, commit=self._clean is not None)
+        self._steps.extend(steps)
         self._latents = self._draw(frames, 0)
 
     def _draw(self, frames: int, pass_: int) -> Tensor:
-        span = range(self._next_frame, self._next_frame + frames)
-        device, shape = self.transformer.device, (self.transformer.config.in_channels, self.height, self.width)
-        if self._noise is not None:
-            drawn = [self._noise(frame, pass_).to(device, torch.float32) for frame in span]
-        else:
-            drawn = [philox_normal(self.seed, frame, pass_, shape, device) for frame in span]
-        return torch.stack(drawn, dim=1).unsqueeze(0)
+        source = self.seed if self._noise is None else self._noise
+        shape = (self.transformer.config.in_channels, self.height, self.width)
+        return block_noise(source, self._next_frame, frames, pass_, shape, self.transformer.device)
 
     def _rows(self) -> list[Row]:
         """The rows of the step to do: one a slot, the conditional one first."""
@@ -359,7 +356,7 @@ class LatentStream(Iterator[Tensor]):
         if len(flows) == 2:
             aside = flows[1].float()
             flow = aside + self._guidance.scale * (flow - aside)
-        if self.sampler == "euler":
+        if self.config.sampler == "euler":
             self._latents = euler(self._latents, flow, step.sigma, step.next_sigma)
         else:
             self._latents = clean_estimate(self._latents, flow, step.sigma)

@@ -365,8 +365,9 @@ def test_a_snapshot_of_another_kind_of_stream_is_refused() -> None:
     next(stream), next(windowed)
     with pytest.raises(ValueError, match="state holds"):
         windowed.restore(stream.snapshot())
-    with pytest.raises(ValueError, match="format"):
-        stream.restore({"format": 99})
+    for damaged in ({"format": 99}, {"format": 1, "next_frame": 3}):
+        with pytest.raises(ValueError, match="format"):
+            stream.restore(damaged)
     with pytest.raises(ValueError, match="not a snapshot"):
         unpack(b"\x00" * 20)
 
