@@ -8,6 +8,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from streamer.engine.protocol import Ready
 from streamer.media.hub import Hub
 from streamer.session.errors import CapacityFull, NotReady, StreamUnknown
@@ -49,11 +51,13 @@ class Sessions:
         self._main: Session | None = None
         self._holders: set[Session] = set()
         self._waiting: list[Session] = []
+        self._main_prompt = settings.prompt or ""
         self._main_timer: asyncio.TimerHandle | None = None
         self._closed = False
 
     async def start(self, ready: Ready) -> None:
         """Open `main`. Call once, when the engine is ready."""
+        self._main_prompt = self._main_prompt or first_prompt(ready.model.vocabulary)
         self._engine.on_down(self._worker_down)
         self._engine.on_up(self._worker_up)
         self._open_main()
@@ -197,8 +201,8 @@ class Sessions:
         if ready is None or self._closed:
             self._main_timer = asyncio.get_running_loop().call_later(MAIN_BACK_S, self._open_main)
             return
-        given = self._settings.prompt or first_prompt(ready.model.vocabulary)
-        checked = stream_spec(CreateStream(prompt=given, seed=self._settings.seed, idle_timeout_s=None), ready)
+        checked = stream_spec(CreateStream(prompt=self._main_prompt, seed=self._settings.seed), ready)
+        checked = msgspec.structs.replace(checked, idle_timeout_s=None)
         main = Session(checked, ready, self._engine, self._make_hub, self, keeps_on=True)
         self._sessions[main.id] = self._main = main
         self.request(main)
@@ -233,6 +237,6 @@ class Sessions:
 
 
 def first_prompt(vocabulary: dict[str, list[dict[str, Any]]]) -> str:
-    """What a stream shows when nobody said: the first word of up to three banks that the checkpoint knows."""
+    """What a stream shows when nobody said: the first word of the first two banks that the checkpoint knows."""
     words = [str(bank[0]["prompt"]) for bank in [*vocabulary.values()][:2] if bank]
     return " ".join(words) or "the sea at sunset"

@@ -24,6 +24,9 @@ RISE, FALL = 0.25, 0.05
 """How fast an estimate follows a slower and a quicker sample: settles near the 83rd percentile."""
 OUTLIER = 2.0
 """One sample counts as at most this many times the estimate."""
+SHARED = 1.5
+"""Among other streams a steered block may be seen to take longer, but the worker also lets it wait because it can:
+so what is seen counts up to this many times the work."""
 MOST = 4.0
 """C grows to at most this many times its value at warm-up, however slow the worker gets: it bounds what is decoded
 ahead, and a worker that slow can't keep up anyway."""
@@ -84,7 +87,8 @@ class Costs:
         return min(self._lock_s(), self._most_s)
 
     def _lock_s(self) -> float:
-        steer_s = max(self.block_s + self.pass_s, self._steer.value_s)
+        alone_s = self.block_s + self.pass_s
+        steer_s = min(max(alone_s, self._steer.value_s), SHARED * alone_s)
         overload_s = MARGIN * (self.block_s + self._block_latents * self.decode_s) - self._block_play_s
         return MARGIN * (steer_s + self.decode_s) + SLACK_S + max(0.0, overload_s)
 

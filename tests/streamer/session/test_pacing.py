@@ -11,7 +11,7 @@ from virtual_clock import run
 
 from streamer.engine.protocol import Ready, Timings, first_picture
 from streamer.session.manager import Sessions
-from streamer.session.pacing import MARGIN, MOST, SLACK_S, Costs, Estimate, Pacer
+from streamer.session.pacing import MARGIN, MOST, SHARED, SLACK_S, Costs, Estimate, Pacer
 from streamer.session.session import Session
 from streamer.session.spec import CreateStream
 from streamer.session.steers import SteerStatus
@@ -66,6 +66,9 @@ def test_estimates_rise_fast_fall_slowly_and_shrug_off_an_outlier() -> None:
     before_s = costs.lock_s
     for _ in range(1000):
         costs.saw_steer(1e6)
+    assert costs.lock_s == pytest.approx(MARGIN * (SHARED * 6 * 0.07 + 0.05) + SLACK_S)
+    for _ in range(1000):
+        costs.saw_block(1e6)
     assert costs.lock_s == pytest.approx(MOST * before_s)
 
 
@@ -140,6 +143,36 @@ def test_random_steers_and_jitter_give_no_underrun_and_bounded_latency(machine: 
             assert steer.latency_s is not None
             assert steer.latency_s <= most_lock_s + block_s + 1 / session.rate_hz + 1e-6
         await session.end()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(("streams", "pass_s", "decode_s"), [(2, 0.04, 0.03), (4, 0.02, 0.01)])
+@pytest.mark.parametrize("seed", range(2))
+def test_streams_that_fill_the_worker_are_all_steered_without_an_underrun(
+    streams: int, pass_s: float, decode_s: float, seed: int
+) -> None:
+    """They keep three quarters of it busy, so jitter is a little less than what one stream alone can bear."""
+
+    async def scenario() -> None:
+        info = ready(capacity=streams, pass_s=pass_s, decode_s=decode_s)
+        sessions = Sessions(ScriptedEngine(info, uniform_jitter(seed, 1 / 1.15, 1.15)), Settings(), ScriptedHub)
+        all_ = []
+        for number in range(streams):
+            session = sessions.create(CreateStream(prompt="start", seed=number))
+            session.hub.join()
+            all_.append(session)
+            await asyncio.sleep(3)
+        dice = random.Random(seed)
+        for number in range(150):
+            await asyncio.sleep(dice.uniform(0, 0.6))
+            dice.choice(all_).steer(f"prompt {number}")
+        await asyncio.sleep(5)
+        for session in all_:
+            assert session.underruns == 0
+            _check_video(session, session.hub, info)
+            assert max(steer.latency_s or 0.0 for steer in session.steers) < 12 / 16 + session.lock_s + 0.1
+        await sessions.close()
 
     run(scenario())
 

@@ -141,6 +141,17 @@ def test_the_operator_can_allow_fewer_streams_than_the_machine_holds() -> None:
     run(scenario())
 
 
+def test_main_waits_for_ever_where_others_end() -> None:
+    async def scenario() -> None:
+        _, sessions = await _server()
+        main, other = sessions.main, sessions.create(CreateStream(prompt="other"))
+        await asyncio.sleep(2 * 3600)
+        assert (main.status, other.status) == (Status.PARKED, Status.ENDED)
+        assert sessions.main is main
+
+    run(scenario())
+
+
 def test_main_ended_by_somebody_is_followed_by_a_new_one() -> None:
     async def scenario() -> None:
         _, sessions = await _server()
