@@ -61,6 +61,12 @@ class Serve:
         )
         parser.add_argument("--allow-host", action="append", default=[], help="another name this server is called by")
         parser.add_argument("--admin-token", help="token that may do everything from anywhere")
+        parser.add_argument(
+            "--no-trust-loopback",
+            dest="trust_loopback",
+            action="store_false",
+            help="ask for tokens on this machine too (behind a proxy that adds no X-Forwarded-For)",
+        )
         parser.add_argument("--ice-server", action="append", default=[], help="STUN or TURN URL (default: none)")
         parser.add_argument("--log-level", default="warning", choices=["debug", "info", "warning", "error"])
 
@@ -103,6 +109,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         hosts=tuple(args.allow_host),
         admin_token=args.admin_token,
         ice_servers=tuple(args.ice_server),
+        trust_loopback=args.trust_loopback,
     )
 
 

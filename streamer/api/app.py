@@ -9,18 +9,17 @@ from fastapi import FastAPI
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.datastructures import MutableHeaders
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from streamer.api import events, model, problems, steers, streams, video, whep
-from streamer.api.auth import OriginCheck
+from streamer.api.auth import HostCheck, OriginCheck
 from streamer.api.limits import BodyLimit
 from streamer.api.state import State
 from streamer.engine.process import Engine
 from streamer.session.manager import Sessions
 from streamer.settings import Settings
 
-_LOOPBACK_NAMES = ["localhost", "127.0.0.1", "[::1]"]
 # The page loads nothing from elsewhere and runs no inline script; it may be embedded (output windows, walls).
 _POLICY = (
     "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; connect-src 'self' ws: wss:; "
@@ -67,9 +66,17 @@ def create_app(settings: Settings, sessions: Sessions, engine: Engine) -> FastAP
     problems.install(app)
     app.add_middleware(BodyLimit)
     app.add_middleware(OriginCheck, settings=settings)
+    if settings.origins:
+        # Lets those pages' browsers send JSON and tokens, and read the answers.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],
+            expose_headers=["Location", "Retry-After", "X-Request-ID"],
+        )
     if settings.on_loopback:
-        # A page that had its own name resolve to 127.0.0.1 would pass the Origin check.
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*_LOOPBACK_NAMES, *settings.hosts])
+        app.add_middleware(HostCheck, names=settings.hosts)
     app.add_middleware(Stamp)
     for part in (model, streams, steers, whep, video, events):
         app.include_router(part.router, prefix="/v1")

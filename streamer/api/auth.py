@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -19,6 +20,42 @@ from streamer.session.session import Session
 from streamer.settings import Settings
 
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+
+
+def is_loopback(name: str) -> bool:
+    """Whether a name or address can only be this machine's."""
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
+
+
+def host_name(headers: Headers) -> str:
+    """The name in the Host header, without port and brackets; empty where there is none."""
+    try:
+        return urlsplit(f"//{headers.get('host', '')}").hostname or ""
+    except ValueError:
+        return ""
+
+
+class HostCheck:
+    """ASGI middleware: 400 for requests that call a loopback server by a name that isn't its own.
+
+    A page that had its own name resolve to 127.0.0.1 would pass the Origin check.
+    """
+
+    def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
+        self._app = app
+        self._names = {name.lower() for name in names}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        name = host_name(Headers(scope=scope)) if scope["type"] in ("http", "websocket") else "localhost"
+        if is_loopback(name) or name in self._names:
+            await self._app(scope, receive, send)
+            return
+        detail = f"this server is not called {name!r}; see --allow-host"
+        problem = Problem(400, "host-refused", detail, field="Host")
+        await problem.response(scope.get("state", {}).get("request_id"))(scope, receive, send)
 
 
 def origin_allowed(headers: Headers, settings: Settings) -> bool:
@@ -49,13 +86,14 @@ class OriginCheck:
 
 
 def is_local(connection: HTTPConnection) -> bool:
-    """Whether the caller sits on this machine, and not behind a proxy on it."""
-    if connection.client is None or "x-forwarded-for" in connection.headers or "forwarded" in connection.headers:
+    """Whether the caller sits on this machine, not behind a proxy on it, and calls the server by a loopback name.
+
+    The name tells a program or our own page from another site's, whose name was made to resolve to this machine.
+    """
+    headers = connection.headers
+    if connection.client is None or "x-forwarded-for" in headers or "forwarded" in headers:
         return False
-    try:
-        return ipaddress.ip_address(connection.client.host).is_loopback
-    except ValueError:
-        return False
+    return is_loopback(connection.client.host) and is_loopback(host_name(headers))
 
 
 def bearer(connection: HTTPConnection) -> str | None:

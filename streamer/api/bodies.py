@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, StrictStr
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+from pydantic_core import PydanticCustomError
 
 Number = StrictInt | StrictFloat
 
@@ -34,6 +45,13 @@ class InSeconds(Body):
     in_s: Number
 
 
+def _moment(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return validate(value)
+    except ValidationError:  # names the alternatives one by one, not what may be said
+        raise PydanticCustomError("at_unknown", 'must be "now" or {{"in_s": seconds}}') from None
+
+
 class SteerBody(Body):
     """`POST /v1/streams/{id}/steers`, and the `steer` message of the events WebSocket."""
 
@@ -41,4 +59,4 @@ class SteerBody(Body):
     motion_score: StrictInt | None = None
     negative_prompt: StrictStr | None = None
     guidance_scale: Number | None = None
-    at: Annotated[Literal["now"] | InSeconds, Field(union_mode="left_to_right")] = "now"
+    at: Annotated[Literal["now"] | InSeconds, WrapValidator(_moment)] = "now"

@@ -6,8 +6,8 @@ import math
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
+from fastapi import FastAPI, Request, WebSocket
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
@@ -75,7 +75,7 @@ def from_session(error: SessionError) -> Problem:
     )
 
 
-def from_validation(error: RequestValidationError) -> Problem:
+def from_validation(error: RequestValidationError | WebSocketRequestValidationError) -> Problem:
     """The first thing wrong with a request's parts, by its field."""
     first = error.errors()[0]
     place = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header")]
@@ -86,8 +86,8 @@ def from_validation(error: RequestValidationError) -> Problem:
         return Problem(422, "unknown-field", f"there is no field {field!r} here", field=field)
     if kind == "json_invalid":
         return Problem(400, "json-malformed", f"the body is not JSON: {first.get('ctx', {}).get('error', '')}")
-    if kind == "missing" and field is None:
-        return Problem(422, "body-missing", "a JSON object is expected in the body")
+    if field is None:
+        return Problem(422, "body-missing", "a JSON object is expected in the body, as application/json")
     code = "field-missing" if kind == "missing" else "field-invalid"
     return Problem(422, code, f"{field}: {first['msg']}", field=field, limit=limits or None)
 
@@ -110,6 +110,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def on_validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
         return from_validation(error).response(request_id(request))
+
+    @app.exception_handler(WebSocketRequestValidationError)
+    async def on_handshake_error(socket: WebSocket, error: WebSocketRequestValidationError) -> None:
+        await socket.send_denial_response(from_validation(error).response(None))
 
     @app.exception_handler(HTTPException)
     async def on_http_error(request: Request, error: HTTPException) -> JSONResponse:

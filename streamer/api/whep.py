@@ -36,8 +36,11 @@ async def offer(session: SessionOf, state: StateOf, request: Request) -> Respons
     try:
         resource = await WhepResource.open(session.hub, text, ice_servers=servers, on_gone=gone)
     except WhepError as error:
+        status = _STATUS.get(error.code, 422)
+        retry_after_s = 5.0 if status == 503 else None
+        field = "body" if error.code.startswith("sdp") else None
         raise Problem(
-            _STATUS.get(error.code, 422), error.code, error.detail, field="body", limit=error.limit
+            status, error.code, error.detail, field=field, limit=error.limit, retry_after_s=retry_after_s
         ) from error
     state.connections[resource.id] = resource
     headers = {"Location": f"/v1/streams/{session.id}/whep/{resource.id}"}

@@ -40,7 +40,8 @@ BAD = [
         "at.in_s",
         [0.0, 600.0],
     ),
-    ("steer at a bad moment", STEERS, {"prompt": "sea", "at": "noon"}, 422, "field-invalid", ..., ...),
+    ("steer at a bad moment", STEERS, {"prompt": "sea", "at": "noon"}, 422, "field-invalid", "at", None),
+    ("steer at a picture", STEERS, {"prompt": "sea", "at": {"picture": 9}}, 422, "field-invalid", "at", None),
 ]
 
 
@@ -148,7 +149,20 @@ async def test_own_origin_may(http: httpx.AsyncClient, origin: dict[str, str]) -
 async def test_rebound_name_is_refused(http: httpx.AsyncClient) -> None:
     """A page whose own name was made to resolve to 127.0.0.1 has a matching Origin, but its own Host."""
     headers = {"Host": "evil.example", "Origin": "http://evil.example"}
-    assert (await http.post(STEERS, json={"prompt": "night"}, headers=headers)).status_code == 400
+    problem(await http.post(STEERS, json={"prompt": "night"}, headers=headers), 400, "host-refused")
+
+
+async def test_body_of_another_type(http: httpx.AsyncClient) -> None:
+    """What curl -d sends without a header."""
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    problem(await http.post(STEERS, content=b'{"prompt": "night"}', headers=headers), 422, "body-missing")
+
+
+async def test_malformed_event_number(server: Server) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        await connect(f"{server.url}/v1/streams/main/events?after=x".replace("http", "ws"))
+    body = json.loads(refused.value.response.body or b"")
+    assert (body["status"], body["code"], body["field"]) == (422, "field-invalid", "after")
 
 
 async def test_log_of_other_weights(http: httpx.AsyncClient) -> None:
