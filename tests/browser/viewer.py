@@ -61,7 +61,7 @@ class Viewer:
 
     async def flag(self, label: str, state: str, within_s: float = 20.0) -> None:
         """Wait for a flag that says this: of a steer that was made on this page."""
-        selector = f'.flag[data-state="{state}"] b:text-is("{label}")'
+        selector = f'.flag[data-state="{state}"] b:text-matches("^{label}( · late .*)?$")'
         await self.page.wait_for_selector(selector, state="attached", timeout=within_s * 1000)
 
 

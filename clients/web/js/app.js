@@ -201,8 +201,8 @@ class Page {
       location.assign(`/s/${made.id}`);
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
+      if (error.code === "capacity-full") return this.attachment.full(error);
       this.attachment.problem = error;
-      if (error.code === "capacity-full") this.attachment.phase = "full";
       this.states.render();
     }
   }

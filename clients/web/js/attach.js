@@ -135,7 +135,7 @@ export class Attachment {
       this.#search++;
       return this.#ended(problem.body.reason ?? problem.message, problem);
     }
-    if (FULL.includes(problem.code)) return this.#full(problem);
+    if (FULL.includes(problem.code)) return this.full(problem);
     try {
       await this.api.ready();
     } catch (error) {
@@ -162,7 +162,7 @@ export class Attachment {
   }
 
   /** @param {Problem} problem that lists streams to join instead */
-  async #full(problem) {
+  async full(problem) {
     this.#search++;
     this.#looking = false;
     this.feed.stop();
@@ -181,7 +181,7 @@ export class Attachment {
   /** @param {Problem} problem */
   #refused(problem) {
     if (problem.status === 410 || problem.status === 4410) return this.#ended(problem.body.reason ?? problem.message, problem);
-    if (FULL.includes(problem.code)) this.#full(problem);
+    if (FULL.includes(problem.code)) this.full(problem);
   }
 
   /** @param {string} reason @param {Problem} [problem] */
