@@ -27,7 +27,8 @@ const screen = query.has("kiosk") || query.has("output");
 const id = decodeURIComponent(/^\/s\/([^/]+)/.exec(location.pathname)?.[1] ?? "main");
 
 class Page {
-  #begun = false;
+  /** The stream's own id, also where the page's is an alias. */
+  #stream = "";
   #away = 0;
 
   constructor() {
@@ -101,8 +102,9 @@ class Page {
   async #found(stream) {
     this.clock.setRate(stream.rate_hz);
     this.stage.size(stream.size);
-    if (this.#begun) return;
-    this.#begun = true;
+    if (this.#stream === stream.id) return;
+    if (this.#stream) this.#forget();
+    this.#stream = stream.id;
     document.title = id === "main" ? "Live" : `Live · ${stream.prompt}`;
     $("#name").textContent = id === "main" ? "main" : id.slice(0, 10);
     this.stage.label(stream.prompt);
@@ -119,6 +121,10 @@ class Page {
   #heard(event) {
     const now = performance.now();
     const { type, data } = event;
+    if (this.#stream && event.stream && event.stream !== this.#stream) {
+      this.attachment.refresh();
+      return;
+    }
     if (type === "clock") this.clock.heard(data.tick ?? event.tick, data.picture ?? event.picture, now);
     else if (type === "block.ready") this.timeline.ready(data);
     else if (type === "stream.status") this.attachment.heard(event);
@@ -128,6 +134,14 @@ class Page {
       if (type === "steer.queued") this.timeline.dropFrom(data.at_picture ?? Infinity);
       this.steers.heard(event, now);
     }
+  }
+
+  /** `main` is another stream now. */
+  #forget() {
+    this.clock.reset();
+    this.steers.clear();
+    this.timeline.clear();
+    this.feed.reconnect();
   }
 
   /** @param {number} hz */

@@ -81,6 +81,15 @@ export class Attachment {
     this.#find();
   }
 
+  /** The server speaks of another stream under the same name: it was started anew. */
+  async refresh() {
+    const stream = await this.api.stream().catch(() => null);
+    if (!stream) return;
+    this.stream = stream;
+    this.onstream(stream);
+    this.onchange();
+  }
+
   /**
    * @param {import("./events.js").StreamEvent} event a `stream.status`
    */

@@ -22,6 +22,13 @@ export class Clock {
     this.shown = null;
   }
 
+  /** Another stream: nothing known of the old one holds. */
+  reset() {
+    this.#anchors = [];
+    this.#origins = [];
+    this.shown = null;
+  }
+
   /** @param {number} hz */
   setRate(hz) {
     if (!hz || hz === this.rate) return;

@@ -6,7 +6,7 @@ const GATHER_MS = 300;
 /** RTP time of video: units a second, and where it starts again from 0. */
 const RTP_HZ = 90000;
 const RTP_WRAP = 2 ** 32;
-const ASK_MS = 500;
+const ASK_MS = 100;
 
 /**
  * Names under `.local` can't be looked up by the server, and trying costs it a second.

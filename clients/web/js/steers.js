@@ -153,6 +153,11 @@ export class Steers {
     return this.list.findLast((steer) => steer.mine && (steer.state === "asked" || steer.state === "queued"));
   }
 
+  /** Another stream. */
+  clear() {
+    this.list = [];
+  }
+
   /** @param {number} before drop what ended before this picture */
   forget(before) {
     this.list = this.list.filter((steer) => OPEN.includes(steer.state) || steer.at >= before);

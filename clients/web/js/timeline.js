@@ -170,11 +170,17 @@ export class Timeline {
     this.#place();
   }
 
-  /** Forget the past, after the stream changed its rate or its name. */
+  /** Another stream, or another rate: nothing stands where it stood. */
   clear() {
     this.choose(null);
-    this.#blocks.forEach((block) => block.node.remove());
+    for (const nodes of [[...this.#blocks.values()].map((block) => block.node), this.#marks.values()]) {
+      for (const node of nodes) node.remove();
+    }
     this.#blocks.clear();
+    this.#marks.clear();
+    this.#time = NaN;
+    this.#marked = NaN;
+    this.#layout();
   }
 
   #measure() {
