@@ -49,7 +49,7 @@ def _moment(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
     try:
         return validate(value)
     except ValidationError:  # names the alternatives one by one, not what may be said
-        raise PydanticCustomError("at_unknown", 'must be "now" or {{"in_s": seconds}}') from None
+        raise PydanticCustomError("at_unknown", 'must be "now" or {"in_s": seconds}') from None
 
 
 class SteerBody(Body):

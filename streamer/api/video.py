@@ -55,7 +55,7 @@ async def _send(socket: WebSocket, session: Session, viewer: MseViewer) -> None:
         "mime": start.mime,
         "rate_hz": float(session.rate_hz),
         "tick": start.tick,
-        "picture": max(0, session.picture - (session.tick - start.tick)),
+        "picture": session.picture_at(start.tick),
         "width": session.width,
         "height": session.height,
     }

@@ -122,6 +122,22 @@ async def test_the_clock_tells_tick_and_picture_once_a_second() -> None:
 
 
 @virtual
+async def test_a_recent_tick_gives_its_picture_though_pictures_were_repeated() -> None:
+    stage = Stage()
+    session = await stage.live()
+    stage.hub.leave()
+    await until(lambda: session.status is Status.PARKED)
+    stage.hub.join()
+    before = session.picture
+    await until(lambda: session.picture > before)
+    shown = stage.hub.shown
+    numbers = [len(set(shown[: tick + 1])) - 1 for tick in range(len(shown))]
+    assert numbers[-1] < session.tick  # some were repeated
+    recent = range(len(shown) - 20, len(shown))
+    assert [session.picture_at(tick) for tick in recent] == [numbers[tick] for tick in recent]
+
+
+@virtual
 async def test_every_block_is_announced_with_its_pictures() -> None:
     stage = Stage()
     await stage.live()
