@@ -102,15 +102,6 @@ export class Clock {
   }
 
   /**
-   * The picture on screen now, with a fraction between two, never more than one ahead.
-   * @param {number} now milliseconds
-   */
-  picture(now) {
-    if (!this.shown) return null;
-    return this.shown.picture + Math.min(1, Math.max(0, ((now - this.shown.at) * this.rate) / 1000));
-  }
-
-  /**
    * Seconds from the encoder to this screen.
    * @param {number} now milliseconds
    */

@@ -57,10 +57,22 @@ export class Stage {
     if (!context || !draw(this.feed.video, this.light)) return;
     const { width, height } = this.light;
     this.#tint(context.getImageData(0, 0, width, height).data);
-    // Softened here, 32 by 18, where it costs nothing; scaled up it is a glow.
+    // Softened and faded here, 32 by 18, where it costs nothing; scaled up it is a glow.
     context.filter = "blur(2px)";
     context.drawImage(this.light, 0, 0);
     context.filter = "none";
+    context.globalCompositeOperation = "destination-in";
+    context.fillStyle = this.#fade(context, height);
+    context.fillRect(0, 0, width, height);
+    context.globalCompositeOperation = "source-over";
+  }
+
+  /** From full light to none at the deck. @param {CanvasRenderingContext2D} context @param {number} height */
+  #fade(context, height) {
+    const fade = context.createLinearGradient(0, 0, 0, height);
+    fade.addColorStop(0.6, "#000");
+    fade.addColorStop(1, "#0000");
+    return fade;
   }
 
   /**

@@ -7,7 +7,6 @@ import { $, calm, clamp, clockText, h } from "./dom.js";
 import { Flags } from "./flags.js";
 import { still } from "./stills.js";
 
-const FRAME_MS = 33;
 const ZOOM = { least: 6, most: 96, start: 24 };
 /** Far from the origin a compositor's numbers get coarse. */
 const REBASE_S = 600;
@@ -30,7 +29,6 @@ export class Timeline {
   #pps = ZOOM.start;
   #origin = 0;
   #width = 0;
-  #drawn = 0;
   #marked = NaN;
   #time = NaN;
 
@@ -57,7 +55,6 @@ export class Timeline {
     root.addEventListener("blur", () => this.choose(null));
     this.#measure();
     this.#zoom(this.#pps);
-    requestAnimationFrame((now) => this.#frame(now));
   }
 
   /** Where NOW stands, pixels from the left. */
@@ -96,12 +93,14 @@ export class Timeline {
   }
 
   /**
-   * A picture came on screen: the middle one of a block is its still.
+   * A picture came on screen: it is NOW, and the middle one of a block is its still. The strip moves with the
+   * pictures, not between them: a smoother one would have the browser paint twice as often as the video does.
    * @param {number} picture
    * @param {HTMLVideoElement} video
    */
   picture(picture, video) {
     this.#cover(picture);
+    this.#flow(picture);
     for (const block of this.#blocks.values()) {
       if (block.first + block.pictures <= picture) block.node.classList.add("past");
       const middle = block.first + Math.floor(block.pictures / 2);
@@ -111,6 +110,15 @@ export class Timeline {
       block.node.append(block.still);
       this.onstill(block);
     }
+  }
+
+  /** @param {number} picture on screen */
+  #flow(picture) {
+    const step = calm() && [...this.#blocks.values()].find((one) => one.first <= picture && one.first + one.pictures > picture);
+    const time = (step ? step.first : picture) / this.clock.rate;
+    if (time === this.#time) return;
+    this.#time = time;
+    this.#place();
   }
 
   /** A block that nobody announced (its event was lost) follows the one before it. @param {number} picture */
@@ -220,22 +228,6 @@ export class Timeline {
   /** Seconds kept left of NOW: what the widest zoom shows. */
   get #span() {
     return Math.min(this.#nowX / ZOOM.least, 180) + 2;
-  }
-
-  /** @param {number} now milliseconds */
-  #frame(now) {
-    requestAnimationFrame((next) => this.#frame(next));
-    const picture = this.clock.picture(now);
-    if (picture === null || now - this.#drawn < FRAME_MS || document.hidden) return;
-    this.#drawn = now;
-    let time = picture / this.clock.rate;
-    if (calm()) {
-      const block = [...this.#blocks.values()].findLast((one) => one.first <= picture && one.first + one.pictures > picture);
-      if (block) time = block.first / this.clock.rate;
-    }
-    if (time === this.#time) return;
-    this.#time = time;
-    this.#place();
   }
 
   /** Move the strip; now and then, renew what stands on it. */
