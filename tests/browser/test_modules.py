@@ -20,6 +20,7 @@ VOCABULARY = {
     "subject": [
         {"name": "sailboat", "prompt": "a sailboat", "synonyms": []},
         {"name": "birds", "prompt": "birds", "synonyms": []},
+        {"name": "none", "prompt": "nothing else", "synonyms": []},
     ],
     "colour": [
         {"name": "red", "prompt": "red", "synonyms": []},
@@ -49,6 +50,7 @@ async def test_prompts_are_parsed_and_composed(run: Any) -> None:
         "night falls over the ocean": "the sea at night",
         "camera moves left, orange birds, the desert by day": "orange birds, sand dunes by day, camera moves left",
         "an orange sailboat": "an orange sailboat",
+        "the sea by day, red, nothing else": "nothing else, the sea by day",
         "a castle": "",
     }
     assert await run("prompt", script, [VOCABULARY, list(prompts)]) == list(prompts.values())

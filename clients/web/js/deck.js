@@ -9,7 +9,7 @@ import { Pads, banksOf } from "./pads.js";
 import { Problem } from "./api.js";
 import { Ring } from "./ring.js";
 import { Words } from "./words.js";
-import { apply, compose } from "./prompt.js";
+import { apply, colourable, compose } from "./prompt.js";
 
 const MINE = "mine";
 const MINE_KEPT = 9;
@@ -197,7 +197,7 @@ export class Deck {
    */
   #promptOf(pad) {
     if (!pad.entry) return pad.prompt;
-    if (pad.bank === "colour" && !this.pads.asked.subject) {
+    if (pad.bank === "colour" && !colourable(this.pads.asked)) {
       this.field.say("A colour needs something to colour: choose a subject first", "hint");
       return "";
     }

@@ -54,13 +54,17 @@ export function parse(prompt, vocabulary) {
   return found;
 }
 
+/** Whether there is something that can have a colour. @param {Attributes} attributes */
+export const colourable = (attributes) => Boolean(attributes.subject) && attributes.subject.name !== "none";
+
 /**
  * "a sailboat" in red is "a red sailboat".
- * @param {string} subject
- * @param {string | undefined} colour
+ * @param {Attributes} attributes
  */
-function tint(subject, colour) {
-  if (!colour) return subject;
+function subjectOf(attributes) {
+  const subject = attributes.subject.prompt;
+  const colour = attributes.colour?.prompt;
+  if (!colour || !colourable(attributes)) return subject;
   const [first, ...rest] = subject.split(" ");
   if (!/^(a|an|the)$/i.test(first)) return `${colour} ${subject}`;
   const article = /^an?$/i.test(first) ? (/^[aeiou]/i.test(colour) ? "an" : "a") : first;
@@ -78,7 +82,7 @@ export function compose(attributes) {
   for (const bank of [...ORDER, ...rest]) {
     const entry = attributes[bank];
     if (!entry) continue;
-    const phrase = bank === "subject" ? tint(entry.prompt, attributes.colour?.prompt) : entry.prompt;
+    const phrase = bank === "subject" ? subjectOf(attributes) : entry.prompt;
     // "the sea at sunset", but "the sea, rain".
     const joined = /^(at|by|in|on|during|under|with) /i.test(phrase);
     text += text ? (joined ? " " : ", ") + phrase : phrase;

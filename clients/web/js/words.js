@@ -9,7 +9,9 @@ const FUNCTION_WORDS =
   "a an the and or of with without in on at by to from into over under above below near beside behind through " +
   "is are it its this that there then now again very more less some go goes going get gets let make becomes " +
   "turn turns start starts begin begins appear appears come comes add adds fade fades fly flies move moves " +
-  "falls rises rolls change changes scene view while as for up down";
+  "falls rises rolls gathers sets breaks clears change changes scene view while as for up down here no not " +
+  "remove removed disappears away gone paint painted put take show shows see stop stops stay hold keep switch " +
+  "pan drift camera picture sky sun moon weather everywhere after before around";
 
 /** Everyday words and what a world of landscapes would call them; used only where the vocabulary has the target. */
 const NEAR = {
@@ -37,6 +39,8 @@ const NEAR = {
   train: "railway locomotive rail tram",
   whale: "fish dolphin shark",
   ufo: "spaceship saucer aliens rocket",
+  lighthouse: "tower beacon",
+  dragon: "lizard dinosaur monster wyvern",
   red: "crimson scarlet ruby",
   orange: "amber tangerine",
   yellow: "gold lemon",
