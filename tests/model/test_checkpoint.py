@@ -60,7 +60,7 @@ def test_a_cut_file_is_named(folder: Path) -> None:
 
 
 def test_what_is_missing_is_named(folder: Path) -> None:
-    with pytest.raises(CheckpointError, match="no such file"):
+    with pytest.raises(CheckpointError, match="no such folder"):
         load_transformer(folder / "nowhere")
     (folder / WEIGHTS).unlink()
     with pytest.raises(CheckpointError, match="diffusion_pytorch_model"):
