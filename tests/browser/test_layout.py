@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from playwright.async_api import expect
 from viewer import PHONE, Opener
 
+MODULES = Path(__file__).resolve().parents[2] / "clients" / "web" / "js"
 SMALL = """() => [...document.querySelectorAll("button, a, input")]
   .filter((e) => e.offsetParent && !e.closest("dialog") && getComputedStyle(e).visibility === "visible")
   .map((e) => [e.id || e.textContent.trim(), e.getBoundingClientRect()])
@@ -124,6 +126,14 @@ async def test_watch_only_has_a_caption_and_no_deck(view: Opener) -> None:
     viewer = await view("/?watch")
     await expect(viewer.page.locator("#deck")).to_be_hidden()
     await expect(viewer.page.locator("#caption")).to_have_text(re.compile(r"\w"))
+
+
+async def test_all_modules_are_asked_for_at_once(view: Opener) -> None:
+    viewer = await view("/", state="")
+    listed = await viewer.page.locator("link[rel=modulepreload]").evaluate_all(
+        "links => links.map((l) => l.pathname)"
+    )
+    assert sorted(listed) == sorted(f"/js/{path.name}" for path in MODULES.glob("*.js") if path.name != "app.js")
 
 
 async def test_share_offers_links_and_the_recipe(view: Opener) -> None:

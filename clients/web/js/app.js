@@ -146,6 +146,7 @@ class Page {
 
   /** @param {number} hz */
   #rate(hz) {
+    if (hz === this.clock.rate) return;
     if (this.attachment.stream) this.attachment.stream.rate_hz = hz;
     this.clock.setRate(hz);
     this.timeline.clear();

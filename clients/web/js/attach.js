@@ -160,10 +160,14 @@ export class Attachment {
   /** @param {number} fraction that is done */
   #warming(fraction) {
     const now = performance.now();
-    if (this.phase !== "warming" || fraction < this.progress.fraction) this.#warmed = { at: now, fraction };
+    if (this.phase !== "warming" || fraction < this.progress.fraction) {
+      this.#warmed = { at: now, fraction };
+      this.progress = { fraction, leftS: NaN };
+    }
     const [since, gained] = [now - this.#warmed.at, fraction - this.#warmed.fraction];
     const leftS = gained > 0.05 ? ((1 - fraction) * since) / gained / 1000 : NaN;
-    this.progress = { fraction, leftS };
+    // A countdown never counts up.
+    this.progress = { fraction, leftS: this.progress.leftS < leftS ? this.progress.leftS : leftS };
     // Pads that a visit before knew already queue.
     const known = this.model ? null : store.get(MODEL);
     if (known && this.phase !== "warming") this.onmodel(known);
@@ -215,7 +219,11 @@ export class Attachment {
 
   /** @param {import("./feed.js").Link} link */
   #linked(link) {
-    if (link === "live") this.#backoff.reset();
+    if (link === "live") {
+      this.#backoff.reset();
+      // Its pictures say more than what was read before they came.
+      if (this.stream && this.paused) this.stream.status = "live";
+    }
     if (link === "lost" && !this.#looking) this.#check();
     this.#settle();
   }

@@ -123,19 +123,23 @@ export class Feed {
       },
     });
     this.#whep = whep;
-    if (this.#mse) {
-      this.#patience = window.setTimeout(() => {
-        if (round !== this.#round || this.way === "rtc") return;
-        this.#whep = null;
-        whep.close();
-      }, WHEP_PATIENCE_MS);
-    }
     this.#follow(video, round, (meta) => {
       if (this.#whep !== whep) return false;
       const tick = whep.tickOf(meta, this.#clock);
       if (this.way !== "rtc") this.#takeOver();
       return this.#picture("rtc", tick, meta);
     });
+  }
+
+  /** The WebSocket shows pictures: WebRTC has a while to do so too. */
+  #giveUpLater() {
+    const [round, whep] = [this.#round, this.#whep];
+    if (!whep) return;
+    this.#patience = window.setTimeout(() => {
+      if (round !== this.#round || this.way === "rtc") return;
+      this.#whep = null;
+      whep.close();
+    }, WHEP_PATIENCE_MS);
   }
 
   /** WebRTC shows pictures: the WebSocket has done its part. */
@@ -168,7 +172,10 @@ export class Feed {
    * @returns {boolean} go on
    */
   #picture(way, tick, meta) {
-    if (this.way !== "rtc" && this.way !== way) this.#stage(way);
+    if (this.way !== "rtc" && this.way !== way) {
+      this.#stage(way);
+      if (way === "ws") this.#giveUpLater();
+    }
     if (this.way !== way) return true;
     this.#lastPicture = performance.now();
     this.pictures++;

@@ -5,11 +5,14 @@
 
 import { $, h } from "./dom.js";
 
+const HINT_MS = 4000;
+
 export class Field {
   /** @type {import("./words.js").Words | null} */
   #words = null;
   #current = "";
   #typed = false;
+  #hint = 0;
 
   /** @param {{send: (text: string) => void, arm: (text: string) => void}} to */
   constructor(to) {
@@ -50,6 +53,7 @@ export class Field {
   /** Nothing typed is left over. */
   clear() {
     this.#typed = false;
+    clearTimeout(this.#hint);
     this.note.replaceChildren();
     delete this.note.dataset.kind;
     this.input.removeAttribute("aria-invalid");
@@ -64,7 +68,9 @@ export class Field {
     this.note.dataset.kind = kind;
     this.note.replaceChildren(text);
     this.input.toggleAttribute("aria-invalid", kind === "error");
+    clearTimeout(this.#hint);
     if (kind === "error") this.#typed = true;
+    else this.#hint = window.setTimeout(() => this.note.replaceChildren(), HINT_MS);
   }
 
   /** @param {KeyboardEvent} event */
@@ -93,6 +99,7 @@ export class Field {
 
   #edited() {
     this.#typed = true;
+    clearTimeout(this.#hint);
     this.input.removeAttribute("aria-invalid");
     this.#mark();
     const unknown = this.#words?.unknown(this.input.value) ?? [];

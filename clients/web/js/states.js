@@ -99,7 +99,10 @@ export class States {
       bar.style.setProperty("--done", String(fraction));
       return [`warming ${what}${left} ${fraction.toFixed(2)}`, [h("p", {}, what + left), bar]];
     }
-    if (state === "connecting" && ms > QUIET_CONNECT_MS) return ["connecting", [h("p", {}, "Connecting")]];
+    if (state === "connecting" && ms > QUIET_CONNECT_MS) {
+      const text = attachment.stream?.status === "starting" ? "Making the first pictures" : "Connecting";
+      return [text, [h("p", {}, text)]];
+    }
     if (state === "reconnecting" && ms > WORDS_AFTER_MS) {
       return ["reconnecting", [h("p", {}, "Lost the picture. It comes back by itself.")]];
     }
