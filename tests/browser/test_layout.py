@@ -131,7 +131,7 @@ async def test_watch_only_has_a_caption_and_no_deck(view: Opener) -> None:
 async def test_all_modules_are_asked_for_at_once(view: Opener) -> None:
     viewer = await view("/", state="")
     listed = await viewer.page.locator("link[rel=modulepreload]").evaluate_all(
-        "links => links.map((l) => l.pathname)"
+        'links => links.map((link) => link.getAttribute("href"))'
     )
     assert sorted(listed) == sorted(f"/js/{path.name}" for path in MODULES.glob("*.js") if path.name != "app.js")
 
