@@ -21,7 +21,8 @@ const WORD = {
  * @param {number} extraS of delay that belongs to every live picture
  */
 export function stateOf(attachment, delayS, extraS = BEHIND_S) {
-  if (attachment.phase === "live" && attachment.paused) return "paused";
+  // Idle: the page itself left, because nobody looked at it.
+  if (attachment.paused && (attachment.phase === "live" || attachment.feed.link === "idle")) return "paused";
   if (attachment.phase === "live" && delayS > extraS) return "behind";
   return attachment.phase;
 }
