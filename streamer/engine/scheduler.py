@@ -136,7 +136,8 @@ def _candidates(frontier: Frontier, now_s: float, costs: Costs) -> list[tuple[fl
     """What one stream could do next, each with the latest moment to start it; at most a pass and a decode."""
     found: list[tuple[float, Job]] = []
     if frontier.can_prime:
-        found.append((now_s + CATCH_UP_SLACK_S, Prime(frontier.stream)))
+        start_s = frontier.due(frontier.decode_next) - costs.decode_s
+        found.append((min(start_s, now_s + CATCH_UP_SLACK_S), Prime(frontier.stream)))
     elif frontier.can_decode:
         found.append((frontier.due(frontier.decode_next) - costs.decode_s, Decode(frontier.stream)))
     if frontier.can_pass:

@@ -172,8 +172,12 @@ class Sessions:
             session.open()
         # Whoever waits unwatched, without being new, takes no slot away: two such streams would take turns for ever.
         urgent = [session for session in self._waiting if session.watched or session.status is Status.STARTING]
-        for session in self._unwatched()[: max(0, len(urgent) - len(self._leaving()))] if self.capacity else ():
-            session.park(evicted=True)
+        leaving = self._leaving()
+        for session in leaving[: len(urgent)]:
+            session.park(evicted=True)  # its slot is counted on from now
+        if self.capacity and len(urgent) > len(leaving) and (free := self._unwatched()):
+            free[0].park(evicted=True)
+            self._deal()  # anew: a stream without a picture yields at once, and who waits has its slot already
 
     def _unwatched(self) -> Sequence[Session]:
         """Slot holders that can yield, the longest unwatched first."""

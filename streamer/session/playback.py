@@ -79,6 +79,7 @@ class Playback:
         self._snapshot_asked_s = -math.inf
         self._first_block_s = ready.timings.first_block_s
         self._fresh = False
+        self._wanted_s = 0.0
         self.timeline = Timeline(Blocks(model.first_block_latent_frames, block), self._header.rate_hz)
         self.pacer = Pacer(self.timeline, Costs(ready.timings, block, self._header.rate_hz))
         self.steering = Steering(wanted, model, self.pacer, reports)
@@ -104,6 +105,8 @@ class Playback:
         """(Re)open the stream on the worker where it stands; the picture is held until the next one is here."""
         timeline, header = self.timeline, self._header
         self._fresh = True
+        # Not shown yet: as soon as possible, but after those that are. Fixed, or these could put it off for ever.
+        self._wanted_s = self._loop.time() + self._first_block_s + START_SLACK_S
         timeline.denoised = timeline.next_latent
         if timeline.locked == timeline.next_latent:
             # The next picture is waited for, so it has to be locked.
@@ -219,8 +222,7 @@ class Playback:
     def _send_credit(self) -> None:
         now_s, next_tick_s = self._loop.time(), self.player.next_tick_s
         if self._fresh:
-            # Not shown yet: as soon as possible, but after those that are.
-            next_tick_s = now_s + self._first_block_s + START_SLACK_S
+            next_tick_s = self._wanted_s
         elif not self.player.running:
             next_tick_s = now_s + PAUSED_DUE_S
         self._link.credit(self.pacer.credit(now_s, next_tick_s))

@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+import msgspec
+
 from streamer.engine.protocol import Ready
 from streamer.session import states
 from streamer.session.errors import StreamEnded
@@ -56,7 +58,7 @@ class Session:
         self.id = f"str_{secrets.token_hex(16)}"
         self.control_token = f"tok_{secrets.token_hex(16)}"
         self.created_at = datetime.now(UTC)
-        self.spec = wanted
+        self.spec = msgspec.structs.replace(wanted, log=None)  # the steers of a log are the book's
         self.status = Status.STARTING
         self.reason: str | None = None
         self.seed = header.seed
@@ -226,6 +228,8 @@ class Session:
 
     def began(self) -> None:
         """The first pictures since `open` are here."""
+        if self._parking:
+            return
         if self.status is not Status.LIVE and self._wanted:
             self._go_live()
         elif self.status is Status.STARTING:
@@ -280,6 +284,7 @@ class Session:
 
     def _somebody_came(self) -> None:
         self.unwatched_since_s = None
+        self._parking &= self._evicted  # too late only if another stream gets the slot
         self._drop("idle")
         self._drop("park")
         if self.status is Status.PARKED:
@@ -291,7 +296,6 @@ class Session:
             and not self._evicted
             and self._playback.player.has_picture
         ):
-            self._parking = False
             self._go_live()
         elif self.status is Status.STARTING and self._playback.player.has_picture:
             self._playback.play()
@@ -341,6 +345,7 @@ class Session:
         if not self._parking:
             return
         self._drop("parking")
+        self._drop("park")
         self._parking = False
         self._playback.close()
         self._set(Status.PARKED, "another stream needed the slot" if self._evicted else "nobody watches")

@@ -106,6 +106,16 @@ def test_the_decoder_is_primed_before_it_decodes() -> None:
     assert next_job([stream], 0.0, COSTS) == Decode("a")
 
 
+def test_priming_gives_way_to_late_streams_until_it_is_late_itself() -> None:
+    opened = frontier("opened", block_start=12, decode_next=12, primed=False)
+    late = frontier("late", block_start=9, decode_next=6)
+    late.credit(9, 100, -1.0)
+    opened.credit(12, 100, 5.0)
+    assert next_job([opened, late], 0.0, COSTS) == Decode("late")
+    opened.credit(12, 100, -2.0)
+    assert next_job([opened, late], 0.0, COSTS) == Prime("opened")
+
+
 def test_batches_take_the_most_urgent_streams_of_one_shape() -> None:
     streams = [frontier(name) for name in "abcd"]
     for number, stream in enumerate(streams):

@@ -149,6 +149,10 @@ class ScriptedEngine:
     def open_streams(self) -> set[str]:
         return set(self._streams)
 
+    def frontier(self, stream: str) -> Frontier:
+        """How far an open stream is."""
+        return self._streams[stream].frontier
+
     # What a session sees
 
     def send(self, message: Message) -> bool:

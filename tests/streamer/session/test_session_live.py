@@ -513,6 +513,43 @@ async def test_main_goes_on_from_its_last_snapshot_when_the_worker_dies() -> Non
 
 
 @virtual
+async def test_a_viewer_who_comes_while_main_is_parked_before_its_first_pictures_sees_it_go_on() -> None:
+    stage = Stage(main=True)
+    session = await stage.live()
+    await asyncio.sleep(12)
+    stage.engine.kill()
+    stage.hub.leave()
+    stage.engine.revive()
+    # Its first pictures are under way when it is to be parked, and come before the snapshot.
+    stage.engine.jitter = lambda: 24.0 if stage.engine.frontier(session.id).can_decode else 1.0
+    await until(lambda: session.leaving)
+    assert session.status is Status.STARTING
+    stage.hub.join()
+    stage.engine.jitter = lambda: 1.0
+    await asyncio.sleep(20)
+    assert session.status is Status.LIVE
+    picture = session.picture
+    await asyncio.sleep(1)
+    assert session.picture > picture
+    stage.check_video()
+
+
+@virtual
+async def test_a_viewer_who_comes_and_goes_while_the_stream_yields_its_slot_changes_nothing() -> None:
+    stage = Stage()
+    session = await stage.live()
+    errors = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    stage.hub.leave()
+    session.park(evicted=True)
+    stage.hub.join()
+    stage.hub.leave()
+    await asyncio.sleep(20)
+    assert session.status is Status.PARKED
+    assert not errors
+
+
+@virtual
 async def test_main_that_fails_again_and_again_is_given_up_and_a_new_one_opens() -> None:
     stage = Stage(main=True)
     session = await stage.live()

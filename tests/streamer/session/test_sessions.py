@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from scripted_engine import ScriptedEngine, ScriptedHub, ready
-from virtual_clock import run
+from virtual_clock import VirtualLoop, run
 
 from streamer.session.errors import CapacityFull, Invalid, NotReady, StreamUnknown
 from streamer.session.events import EventLog
@@ -126,6 +126,68 @@ def test_two_streams_that_run_unwatched_do_not_take_turns() -> None:
         await two.end()
         await asyncio.sleep(5)
         assert one.status is Status.LIVE
+
+    run(scenario())
+
+
+def test_a_stream_that_is_always_late_does_not_keep_another_from_going_on() -> None:
+    async def scenario() -> None:
+        engine, sessions = await _server(capacity=2)
+        sessions.main.hub.join()
+        parked = sessions.create(CreateStream(prompt="parked"))
+        parked.hub.join()
+        await asyncio.sleep(10)
+        parked.hub.leave()
+        await asyncio.sleep(10)
+        assert parked.status is Status.PARKED
+        engine.jitter = lambda: 10.0
+        await asyncio.sleep(20)
+        picture, underruns = parked.picture, sessions.main.underruns
+        assert underruns > 0
+        parked.hub.join()
+        await asyncio.sleep(30)
+        assert parked.picture > picture
+        assert sessions.main.underruns > underruns
+
+    run(scenario())
+
+
+def test_streams_that_wait_for_a_new_worker_get_slots_of_those_that_have_shown_nothing_yet() -> None:
+    async def scenario() -> None:
+        engine, sessions = await _server(capacity=2)
+        old = sessions.create(CreateStream(prompt="old"))
+        await asyncio.sleep(4)
+        loop, made = asyncio.get_running_loop(), []
+        assert isinstance(loop, VirtualLoop)
+        for _ in range(4):
+            loop.advance(0.001)  # the older ones have been unwatched for longer
+            made.append(sessions.create(CreateStream(prompt="new")))
+        assert sessions.main.leaving
+        assert old.leaving
+        engine.kill()
+        engine.revive()
+        for session in made[2:]:
+            session.hub.join()
+        await asyncio.sleep(5)
+        assert [session.status for session in made] == [Status.PARKED] * 2 + [Status.LIVE] * 2
+
+    run(scenario())
+
+
+def test_a_slot_that_is_counted_on_is_not_taken_back_by_a_late_viewer() -> None:
+    async def scenario() -> None:
+        _, sessions = await _server()
+        main = sessions.main
+        main.hub.join()
+        await asyncio.sleep(5)
+        main.hub.leave()
+        while not main.leaving:  # noqa: ASYNC110 - on the virtual clock no time passes
+            await asyncio.sleep(0.001)
+        new = sessions.create(CreateStream(prompt="new"))
+        new.hub.join()
+        main.hub.join()
+        await asyncio.sleep(5)
+        assert (new.status, main.status, main.reason) == (Status.LIVE, Status.PAUSED, "waits for a slot")
 
     run(scenario())
 
