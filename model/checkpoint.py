@@ -52,7 +52,7 @@ class Checkpoint:
 
 
 def load_checkpoint(
-    path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    path: str | Path | Source, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
 ) -> Checkpoint:
     """Load transformer, VAE, text encoder, tokenizer and `stream.json` (where there is none, LongSANA's values).
 

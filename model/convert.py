@@ -9,7 +9,7 @@ from pathlib import Path
 
 from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 
-from model.source import INDEX, PARTS, TRANSFORMER, CheckpointError, Source, one_line, read_json, resolve
+from model.source import INDEX, TRANSFORMER, CheckpointError, Source, one_line, read_json, resolve
 from model.stream_config import FILE_NAME, StreamConfig
 from model.weights import Kind, kind_of, read_transformer
 
@@ -17,7 +17,7 @@ CLIP_FLOW_SHIFT = 8.0
 SHARD_SIZE = "5GB"
 
 
-def convert(src: str | Path, dst: str | Path, num_attention_heads: int | None = None) -> Path:
+def convert(src: str | Path | Source, dst: str | Path, num_attention_heads: int | None = None) -> Path:
     """Write a checkpoint as a diffusers folder: transformer, scheduler, `model_index.json`, and the parts beside it.
 
     The weights keep their dtype. A `.pth` gets its config from its weights' shapes; a folder of the authors' causal
@@ -56,8 +56,7 @@ def convert(src: str | Path, dst: str | Path, num_attention_heads: int | None = 
 
 
 def _write_rest(source: Source, target: Path, kind: Kind) -> None:
-    parts = [part for part in PARTS if (source.folder / part).is_dir()]
-    for part in parts:
+    for part in source.parts:
         shutil.copytree(source.folder / part, target / part)
     if (source.folder / FILE_NAME).is_file():
         shutil.copy2(source.folder / FILE_NAME, target / FILE_NAME)
@@ -72,7 +71,7 @@ def _write_rest(source: Source, target: Path, kind: Kind) -> None:
     else:
         FlowMatchEulerDiscreteScheduler(shift=StreamConfig.load(target).shift).save_pretrained(target / "scheduler")
     named = read_json(source.folder / INDEX) if (source.folder / INDEX).is_file() else {}
-    index = {part: named.get(part) or _class_of(target, part) for part in parts}
+    index = {part: named.get(part) or _class_of(target, part) for part in source.parts}
     index[TRANSFORMER] = ["diffusers", "SanaVideoTransformer3DModel"]
     index["scheduler"] = _class_of(target, "scheduler")
     index = {"_class_name": "SanaVideoPipeline", **index}

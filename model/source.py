@@ -15,7 +15,8 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
 HUB_FILES = ("*.json", "*.safetensors", "*.pth", "*.txt", "*.model", "*.jinja")
 TORCH_FILES = (".pth", ".pt", ".bin")
 TRANSFORMER = "transformer"
-PARTS = ("vae", "text_encoder", "tokenizer")
+PARTS = {"vae": "config.json", "text_encoder": "config.json", "tokenizer": "tokenizer_config.json"}
+"""What pictures and prompts need: folders, each with the file that makes it one."""
 INDEX = "model_index.json"
 
 
@@ -46,9 +47,16 @@ class Source:
         return own if own.is_dir() else self.folder
 
     @property
+    def parts(self) -> list[str]:
+        """Those of `PARTS` that are there. Beside a `.pth` may lie folders that only happen to be called so."""
+        if self.weights is None:
+            return [part for part in PARTS if (self.folder / part).is_dir()]
+        return [part for part, file in PARTS.items() if (self.folder / part / file).is_file()]
+
+    @property
     def missing_parts(self) -> list[str]:
-        """The folders that pictures and prompts need and that are not there."""
-        return [part for part in PARTS if not (self.folder / part).is_dir()]
+        """Those of `PARTS` that are not there."""
+        return [part for part in PARTS if part not in self.parts]
 
 
 def is_hub_id(path: str | Path) -> bool:
@@ -65,7 +73,7 @@ def display_name(path: str | Path) -> str:
     return resolved.stem if resolved.suffix in TORCH_FILES else resolved.name
 
 
-def resolve(path: str | Path) -> Source:
+def resolve(path: str | Path | Source) -> Source:
     """Find a checkpoint; one on the hub is downloaded, or found in the hub's cache.
 
     A folder without a transformer of its own stands for the one `.pth` in it or in its `checkpoints`, as NVlabs lays
@@ -74,6 +82,8 @@ def resolve(path: str | Path) -> Source:
     Raises:
         CheckpointError: nothing there, or several `.pth` to choose from.
     """
+    if isinstance(path, Source):
+        return path
     place = Path(path)
     if is_hub_id(path):
         place = _download(str(path))
@@ -93,7 +103,7 @@ def resolve(path: str | Path) -> Source:
 
 
 def _parts_folder(folder: Path) -> Path:
-    has_parts = any((folder / part).is_dir() for part in PARTS)
+    has_parts = any((folder / part / file).is_file() for part, file in PARTS.items())
     return folder.parent if folder.name == "checkpoints" and not has_parts else folder
 
 

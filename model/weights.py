@@ -103,7 +103,7 @@ def read_transformer(
     Raises:
         CheckpointError: as `load_transformer`.
     """
-    source = path if isinstance(path, Source) else resolve(path)
+    source = resolve(path)
     if source.weights is not None:
         return _read_pth(source.weights, num_attention_heads)
     folder = source.transformer
@@ -119,7 +119,7 @@ def read_transformer(
 
 def weights_hash(path: str | Path | Source) -> str:
     """SHA-256 of a checkpoint's weight files: names, sizes and bytes, part by part, in order of name."""
-    source = path if isinstance(path, Source) else resolve(path)
+    source = resolve(path)
     digest = hashlib.sha256()
     for part in HASHED_PARTS:
         files = sorted((source.folder / part).glob("*.safetensors"))

@@ -95,7 +95,7 @@ class Engine:
         """Begin to start the worker and return at once; `wait_ready` waits for it.
 
         Args:
-            model: Checkpoint folder.
+            model: Checkpoint: diffusers folder, `.pth` file or Hugging Face id.
             device: torch device name.
             dtype: "bf16", "fp32" or None (what suits the device).
             rate_hz: Pictures a second; None lets the worker choose what the machine holds.

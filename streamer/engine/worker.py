@@ -13,8 +13,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+import threading
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from streamer.engine.budget import capacity, choose_rate, picture_s
@@ -30,13 +30,14 @@ NICENESS = 5
 CHARS_PER_TOKEN = 8
 """A prompt of more characters than this a token would be cut anyway."""
 PR_SET_PDEATHSIG = 1
+TELL_EVERY_S = 2.0
 
 
 def parser() -> argparse.ArgumentParser:
     """The worker's options."""
     options = argparse.ArgumentParser(prog="python -m streamer.engine.worker", description=__doc__)
     options.add_argument("--fd", type=int, required=True, help="inherited socket")
-    options.add_argument("--model", type=Path, required=True, help="checkpoint folder")
+    options.add_argument("--model", required=True, help="diffusers folder, .pth file or Hugging Face id")
     options.add_argument("--device", default="cpu")
     options.add_argument("--dtype", choices=("bf16", "fp32"), help="default: what suits the device")
     options.add_argument("--rate-hz", type=float, help="pictures a second; default: what this machine holds")
@@ -66,15 +67,21 @@ def run(link: Link, options: argparse.Namespace) -> int:
     """Load, warm up, say `Ready`, then work until the socket closes.
 
     Raises:
-        _StartError: a bad folder or device.
+        _StartError: a bad checkpoint or device.
     """
-    if not options.model.is_dir():  # told at once, before seconds of imports
-        raise _StartError(f"{options.model}: no such folder")
+    from model.source import CheckpointError, display_name, resolve
+
+    name = display_name(options.model)
+    try:
+        with _telling(link, f"fetching {name}"):
+            source = resolve(options.model)  # what is wrong is told at once, before seconds of imports
+    except CheckpointError as error:
+        raise _StartError(str(error)) from error
     link.send(Progress(fraction=0.05, what="importing torch"))
     # By default OpenMP's threads spin where they wait for each other. With others on the same cores (the server, an
     # encoder, a browser) that made a pass 10 to 20 times slower; sleeping costs next to nothing.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a checkpoint is a folder; nothing is ever looked up
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # from here on nothing is looked up
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # stderr is for what went wrong
     import torch
 
@@ -86,16 +93,19 @@ def run(link: Link, options: argparse.Namespace) -> int:
         raise _StartError(f"device {options.device}: {str(error).splitlines()[0]}") from error
     dtype = {"bf16": torch.bfloat16, "fp32": torch.float32, None: None}[options.dtype]
     link.send(Progress(fraction=0.2, what="importing the model"))
-    from model.checkpoint import CheckpointError, load_checkpoint
+    from model.checkpoint import load_checkpoint
+    from model.weights import Kind
     from streamer.engine.worker_loop import WorkerLoop
     from streamer.engine.worker_stream import Models
     from streamer.engine.worker_warmup import warm_up
 
-    link.send(Progress(fraction=0.5, what=f"loading {options.model.name}"))
+    link.send(Progress(fraction=0.5, what=f"loading {name}"))
     try:
-        models = Models(load_checkpoint(options.model, options.device, dtype))
+        models = Models(load_checkpoint(source, options.device, dtype))
     except CheckpointError as error:
         raise _StartError(str(error)) from error
+    if models.checkpoint.kind is Kind.CLIP:
+        logging.warning("%s was made for whole clips, not for streams: expect little of it", name)
     measured = warm_up(
         models,
         options.batch,
@@ -108,7 +118,26 @@ def run(link: Link, options: argparse.Namespace) -> int:
     return 0
 
 
+@contextlib.contextmanager
+def _telling(link: Link, what: str) -> Iterator[None]:
+    """Say `what` now and then: the server takes minutes of silence for death, and a download may take longer."""
+    done = threading.Event()
+
+    def tell() -> None:
+        while not done.wait(TELL_EVERY_S):
+            link.send(Progress(fraction=0.02, what=what))
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        done.set()
+        teller.join()
+
+
 def _ready(checkpoint: Checkpoint, measured: Measured, options: argparse.Namespace) -> tuple[Ready, str]:
+    from model.source import display_name
     from streamer.engine.worker_warmup import slots
 
     config, device = checkpoint.config, checkpoint.transformer.device
@@ -119,7 +148,7 @@ def _ready(checkpoint: Checkpoint, measured: Measured, options: argparse.Namespa
         rate_hz, why = choose_rate(cost_s, config.rate_hz, alone=device.type != "cpu")
     allowed = slots(device, measured.stream_nbytes)
     info = ModelInfo(
-        name=options.model.resolve().name,
+        name=display_name(options.model),
         weights_hash=checkpoint.weights_hash,
         device=str(device),
         dtype=str(checkpoint.transformer.dtype).removeprefix("torch."),

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from authors import authors_pass, authors_stream, random_pth
+from authors import authors_pass, authors_stream
 from diffusers import SanaVideoPipeline
 from diffusers import SanaVideoTransformer3DModel as DiffusersTransformer
+from pth import random_pth
 from reference import make_noise, make_text
 from safetensors.torch import load_file
 from torch import Tensor

@@ -1,0 +1,256 @@
+"""What a checkpoint is and whether it runs here: loads the parts that are there and runs one block of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor
+
+from model.checkpoint import default_dtype, load_config, load_text, load_transformer, load_vae
+from model.positions import first_picture
+from model.source import CheckpointError, Source, resolve
+from model.stream import LatentStream, new_pool
+from model.stream_config import StreamConfig
+from model.text import TextEncoder
+from model.transformer import SanaVideoTransformer3DModel
+from model.vae import StreamingVAE
+from model.weights import Kind, kind_of
+
+PROMPT = "the sea at sunset"
+GIB = 1 << 30
+MIB = 1 << 20
+CLIP_PASSES = 100
+"""Of a clip: 50 steps, each with and without the prompt."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """A latent space of the family, known by its channels."""
+
+    name: str
+    spatial_factor: int
+    size: tuple[int, int]
+    """Height and width of the pictures it was published for."""
+    note: str = ""
+
+
+FORMS = {
+    16: Form("480p, Wan 2.1 VAE", 8, (480, 832)),
+    128: Form("720p, LTX-2 VAE", 32, (704, 1280), "8 pictures a latent frame, not causal: whole clips only"),
+    32: Form("DC-AE, an image VAE", 32, (480, 832), "transformer only"),
+}
+
+
+def check(
+    path: str | Path | Source,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    *,
+    num_attention_heads: int | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    latent_frames: int | None = None,
+) -> Iterator[str]:
+    """Load a checkpoint and run one block of it; yields lines for people as it goes.
+
+    Args:
+        path, device, dtype, num_attention_heads: see `model.weights.load_transformer`.
+        height, width: of the pictures, in pixels; None takes the checkpoint's own.
+        latent_frames: of the block; None takes the checkpoint's own.
+
+    Raises:
+        CheckpointError: what can't be loaded, or a size that can't be made.
+    """
+    source = resolve(path)
+    kind = kind_of(source)
+    config = load_config(source)
+    yield _line("found", f"{source.place}: {'diffusers form' if source.weights is None else 'NVlabs .pth'}")
+    yield _line("kind", kind.value)
+    dtype = dtype or default_dtype(device)
+    net = load_transformer(source, device, dtype, num_attention_heads)
+    yield from _describe_net(net)
+    form = FORMS.get(net.config.in_channels)
+    yield _line("form", _form_line(form))
+    vae = text = None
+    missing = source.missing_parts
+    if "vae" in missing:
+        yield _line("vae", "missing: no pictures")
+    else:
+        vae, said = _try_vae(source, device, dtype, net.config.in_channels)
+        yield _line("vae", said)
+    if {"text_encoder", "tokenizer"} & set(missing):
+        gone = ", ".join(part for part in missing if part != "vae")
+        yield _line("text encoder", f"missing ({gone}): random numbers stand for a prompt")
+    else:
+        text = load_text(source, config, device)
+        count = _parameters(text.encoder)
+        yield _line("text encoder", f"{count:,} parameters, {_name(text.encoder.dtype)}, {text.width} wide")
+        if text.width != net.config.caption_channels:
+            raise CheckpointError(
+                f"the text encoder is {text.width} wide, the transformer {net.config.caption_channels}"
+            )
+    factor = vae.spatial_factor if vae is not None else form.spatial_factor if form is not None else 8
+    try:
+        if kind is not Kind.STREAM and form is not None:
+            config = replace(config, height=form.size[0], width=form.size[1])
+        config = replace(
+            config,
+            height=config.height if height is None else height,
+            width=config.width if width is None else width,
+            first_block_latent_frames=config.block if latent_frames is None else latent_frames,
+            first_block_timesteps=None,
+        )
+        yield from _run(net, vae, text, config, kind, factor)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def _run(
+    net: SanaVideoTransformer3DModel,
+    vae: StreamingVAE | None,
+    text: TextEncoder | None,
+    config: StreamConfig,
+    kind: Kind,
+    factor: int,
+) -> Iterator[str]:
+    patch = net.config.patch_size
+    for name, pixels, side in (("height", config.height, patch[1]), ("width", config.width, patch[2])):
+        if pixels % (factor * side):
+            raise CheckpointError(f"{name} {pixels}: must be a multiple of {factor * side}")
+    size = (config.height // factor, config.width // factor)
+    frames = config.first_block_latent_frames
+    tokens = frames // patch[0] * (size[0] // patch[1]) * (size[1] // patch[2])
+    yield _line(
+        "size", f"{config.height}x{config.width}, latents {size[0]}x{size[1]}, {frames} frames = {tokens:,} tokens"
+    )
+    embeds, mask = _embeds(net, text, config)
+    _one_pass(net, embeds, mask, patch[0], (patch[1], patch[2]))  # what only a first pass costs
+    if net.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(net.device)
+    began = _now(net)
+    if kind is Kind.CLIP:
+        latents = _one_pass(net, embeds, mask, frames, size)
+        spent_s = _now(net) - began
+        yield _line("pass", f"{spent_s:.2f} s; a clip of {frames} latent frames takes {CLIP_PASSES}")
+    else:
+        pool = new_pool(net, *size, config, slab=1)
+        stream = LatentStream(
+            net, text=embeds, text_mask=mask, height=size[0], width=size[1], config=config, pool=pool,
+            negative_text=torch.zeros_like(embeds), negative_mask=mask,
+        )  # fmt: skip
+        passes = stream.passes_ahead
+        latents = next(stream)
+        spent_s = _now(net) - began
+        yield _line("block", f"{passes} passes in {spent_s:.2f} s, {spent_s / passes:.3f} s a pass")
+        spent_s += spent_s / passes  # the pass that commits it
+        yield _line("state", f"{pool.nbytes / (pool.capacity + 1) / MIB:.1f} MiB a slot, whatever the length")
+    finite = bool(latents.isfinite().all())
+    yield _line("latents", f"{tuple(latents.shape)}, from {latents.min():.2f} to {latents.max():.2f}")
+    if not finite:
+        raise CheckpointError("the latents are not finite numbers")
+    if vae is not None:
+        began = _now(net)
+        state = vae.new_state()
+        pictures = sum(len(vae.decode(latents[:, :, f : f + 1], state)) for f in range(frames))
+        decode_s = _now(net) - began
+        yield _line(
+            "pictures", f"{pictures}, decoded in {decode_s:.2f} s; {state.nbytes / MIB:.1f} MiB of decoder state"
+        )
+        spent_s += decode_s
+    if kind is not Kind.CLIP:
+        rate_hz = first_picture(frames) / spent_s
+        counted = "its commit and decoding counted" if vae is not None else "its commit counted, decoding not"
+        yield _line("speed", f"{rate_hz:.1f} pictures a second, {counted}; made for {config.rate_hz:g}")
+    yield _line("memory", _memory(net))
+
+
+def _describe_net(net: SanaVideoTransformer3DModel) -> Iterator[str]:
+    config = net.config
+    dtypes = ", ".join(sorted({_name(value.dtype) for value in net.parameters()}))
+    yield _line("transformer", f"{_parameters(net):,} parameters, {dtypes}, on {net.device}")
+    patch = "x".join(map(str, config.patch_size))
+    heads = f"{config.num_attention_heads} heads x {config.attention_head_dim}"
+    yield _line("", f"{config.num_layers} layers, {heads}, feed-forward x {config.mlp_ratio:g}, patch {patch}")
+    yield _line("", f"{config.in_channels} latent channels, text {config.caption_channels} wide")
+    eps = f"{config.cross_attention_norm_eps:g} and {config.linear_attention_eps:g}"
+    yield _line("", f"eps of text attention's norms and of linear attention: {eps}")
+
+
+def _form_line(form: Form | None) -> str:
+    if form is None:
+        return "none of the family's latent spaces"
+    return f"{form.name}; {form.note}" if form.note else form.name
+
+
+def _try_vae(
+    source: Source, device: torch.device | str, dtype: torch.dtype, channels: int
+) -> tuple[StreamingVAE | None, str]:
+    try:
+        vae = load_vae(source.folder, device, dtype)
+    except CheckpointError as error:
+        if "so it can't stream" in str(error):
+            return None, str(error)
+        raise
+    if vae.channels != channels:
+        raise CheckpointError(f"the VAE has {vae.channels} latent channels, the transformer {channels}")
+    memory = f"remembers {vae.memory_latent_frames} latent frames"
+    factors = f"{vae.spatial_factor}x{vae.spatial_factor} pixels, {vae.temporal_factor} pictures a latent"
+    return vae, f"{_parameters(vae.vae):,} parameters, {_name(vae.dtype)}, {factors}, {memory}"
+
+
+def _embeds(
+    net: SanaVideoTransformer3DModel, text: TextEncoder | None, config: StreamConfig
+) -> tuple[Tensor, Tensor]:
+    if text is not None:
+        return text.encode(PROMPT)
+    shape = (1, config.max_tokens, net.config.caption_channels)
+    embeds = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(net.device)
+    return embeds, torch.ones(shape[:2], dtype=torch.long, device=net.device)
+
+
+@torch.no_grad()
+def _one_pass(
+    net: SanaVideoTransformer3DModel, embeds: Tensor, mask: Tensor, frames: int, size: tuple[int, int]
+) -> Tensor:
+    shape = (1, net.config.in_channels, frames, *size)
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(net.device, net.dtype)
+    timestep = torch.tensor([1000], device=net.device)
+    (flow,) = net(noise, embeds, timestep, encoder_attention_mask=mask, return_dict=False)
+    return (noise[:, : flow.shape[1]] - flow).float()
+
+
+def _now(net: SanaVideoTransformer3DModel) -> float:
+    if net.device.type == "cuda":
+        torch.cuda.synchronize(net.device)
+    elif net.device.type == "mps":
+        torch.mps.synchronize()
+    return time.perf_counter()
+
+
+def _memory(net: SanaVideoTransformer3DModel) -> str:
+    host = psutil.Process().memory_info().rss
+    if net.device.type != "cuda":
+        return f"{host / GIB:.2f} GiB of this process"
+    peak, total = (
+        torch.cuda.max_memory_allocated(net.device),
+        torch.cuda.get_device_properties(net.device).total_memory,
+    )
+    return f"peak {peak / GIB:.2f} of {total / GIB:.1f} GiB on the device, {host / GIB:.2f} GiB on the host"
+
+
+def _parameters(module: Any) -> int:
+    return sum(value.numel() for value in module.parameters())
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _line(what: str, value: str) -> str:
+    return f"{what:<13} {value}"

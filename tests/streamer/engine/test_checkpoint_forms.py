@@ -1,0 +1,49 @@
+"""The worker starts from every form of checkpoint, or says in a line why not."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from pth import random_pth
+
+from streamer.engine.process import Engine, EngineError
+
+PATIENCE_S = 120
+
+
+@pytest.fixture
+def pth(tiny_model: Path, tmp_path: Path) -> Path:
+    """A small `.pth` laid out as in NVlabs' repositories: in `checkpoints`, the parts and `stream.json` above it."""
+    folder = tmp_path / "Tiny_LongLive"
+    for part in ("vae", "text_encoder", "tokenizer"):
+        shutil.copytree(tiny_model / part, folder / part)
+    shutil.copy(tiny_model / "stream.json", folder)
+    file = folder / "checkpoints" / "net.pth"
+    file.parent.mkdir()
+    torch.save({"state_dict": random_pth(width=224, layers=1, channels=16, captions=32)}, file)
+    return file
+
+
+async def test_a_pth_is_served(pth: Path) -> None:
+    engine = await Engine.start(pth, dtype="fp32", rate_hz=8, threads=1)
+    try:
+        ready = await asyncio.wait_for(engine.wait_ready(), PATIENCE_S)
+    finally:
+        await engine.close()
+    assert (ready.model.name, ready.model.height, ready.model.width) == ("net", 64, 64)
+    assert len(ready.model.weights_hash) == 64
+
+
+async def test_a_lone_pth_says_what_it_lacks(pth: Path) -> None:
+    shutil.rmtree(pth.parent.parent / "vae")
+    shutil.rmtree(pth.parent.parent / "text_encoder")
+    engine = await Engine.start(pth, threads=1)
+    with pytest.raises(EngineError) as raised:
+        await asyncio.wait_for(engine.wait_ready(), PATIENCE_S)
+    await engine.close()
+    folder = pth.parent.parent
+    assert str(raised.value) == f"{pth}: the folders vae, text_encoder are missing beside it, in {folder}"
