@@ -1,0 +1,155 @@
+"""The measures of `benchmarks.quality` on clips whose answer is known."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks.quality import classifier, endurance, frechet, judge, prompts, report, sharpness, steering
+from benchmarks.quality.generate import Roll
+from model.checkpoint import load_checkpoint
+from model.training.world import BANKS, KEYS, NAMES, make_script
+from tests.tiny import save_tiny_model
+
+
+def noise_picture(width: int = 128) -> Tensor:
+    return torch.randint(0, 256, (3, 72, width), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("shift", [-5, 0, 4])
+def test_the_cameras_way_is_the_shift_that_fits(shift: int) -> None:
+    wide = noise_picture(160)
+    first, second = wide[:, :, 16:144], wide[:, :, 16 - shift : 144 - shift]
+    cost = classifier.way(classifier.unit(torch.stack((first, second)))[None])
+    bands = cost.unflatten(1, (classifier.BANDS, -1))
+    assert (bands.argmin(-1) == classifier.REACH + shift).all()
+
+
+def test_training_learns_and_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def paint(clips: int, seed: int, workers: int) -> tuple[Tensor, Tensor]:
+        """Plain pictures whose brightness tells the hour; everything else is always the first value."""
+        dice = torch.Generator().manual_seed(seed)
+        labels = torch.zeros(clips, len(KEYS), dtype=torch.long)
+        hour = torch.randint(4, (clips,), generator=dice)
+        labels[:, KEYS.index("time of day")] = hour
+        level = (40 + 60 * hour).to(torch.uint8).view(-1, 1, 1, 1, 1)
+        return level.expand(clips, 2, 3, 72, 128), labels
+
+    monkeypatch.setattr(classifier, "_renders", paint)
+    monkeypatch.setattr(classifier, "BATCH", 16)
+    made = judge.load_judge(tmp_path, clips=32, steps=60)
+    assert made.accuracy["time of day"] > 0.7
+    monkeypatch.setattr(classifier, "_renders", None)
+    kept = judge.load_judge(tmp_path)
+    assert kept.accuracy == made.accuracy
+    views = paint(3, 9, 1)[0][:, None]
+    assert kept.names(views) == made.names(views)
+
+
+def test_a_nothing_has_no_colour() -> None:
+    start = dict.fromkeys(KEYS, "") | {"subject": "none", "colour": "red"}
+    assert classifier.label(start, "colour") == classifier.UNKNOWN
+    assert classifier.label(start | {"subject": "whale"}, "colour") == NAMES["colour"].index("red")
+
+
+def test_one_combination_in_five_is_held_out_whatever_the_camera_does() -> None:
+    rng = random.Random(3)
+    drawn = [classifier.random_attributes(rng) for _ in range(2000)]
+    assert sum(map(prompts.held_out, drawn)) / len(drawn) == pytest.approx(0.2, abs=0.03)
+    assert all(prompts.held_out(a) == prompts.held_out(a | {"camera": "still"}) for a in drawn[:200])
+    empty = [a | {"subject": "none"} for a in drawn[:200]]
+    assert all(prompts.held_out(a) == prompts.held_out(a | {"colour": "red"}) for a in empty)
+
+
+def test_each_kind_of_prompt_keeps_its_rule() -> None:
+    known = {phrase for bank in BANKS.values() for value in bank for phrase in value.phrases}
+    free = [phrase for bank in prompts.FREE.values() for phrases in bank.values() for phrase in phrases]
+    assert not known & set(free)
+    assert all(set(bank) == set(NAMES[key]) for key, bank in prompts.FREE.items())
+    assert set(prompts.SHADES) == set(NAMES["colour"])
+    made = prompts.wishes(60, seed=4)
+    assert [w.kind for w in made[:3]] == list(prompts.KINDS)
+    assert all(prompts.held_out(w.attributes) == (w.kind == "unseen") for w in made)
+    assert made == prompts.wishes(60, seed=4)
+
+
+def test_a_turn_changes_one_attribute() -> None:
+    start = prompts.wishes(24, seed=1)
+    made = list(prompts.turns(start, seed=2))
+    changed = [{k for k in KEYS if t.after[k] != w.attributes[k]} for w, t in zip(start, made, strict=True)]
+    assert changed == [{t.key} for t in made]
+    assert {t.key for t in made} == set(KEYS)
+
+
+def test_steering_counts_what_came_and_what_stayed() -> None:
+    before = {key: NAMES[key][1] for key in KEYS}
+    after = before | {"weather": "fog"}
+    turn = prompts.Turn("fog rolls in", "weather", after)
+    score = steering.Score()
+    score.count([turn], [before], [before], [after | {"scene": "city"}])
+    assert score.soon["weather"] == [False]
+    assert score.later["weather"] == [True]
+    assert sorted(score.kept) == [False, True, True, True, True]
+
+
+def test_flicker_and_freeze() -> None:
+    steps = torch.tensor([0, 2, 2, 2, 6, 2, 2, 2]).cumsum(0)
+    clip = steps.view(1, -1, 1, 1, 1).expand(1, -1, 3, 8, 8).to(torch.uint8)
+    assert endurance.flicker(clip, 4) == pytest.approx(3.0)
+    assert float(endurance.changes(clip[:, :1].expand(1, 4, 3, 8, 8)).max()) == 0.0
+
+
+def test_sharpness_is_the_mean_step_between_neighbours() -> None:
+    columns = (torch.arange(16) % 2 * 10).to(torch.uint8).expand(1, 3, 16, 16)
+    assert sharpness.sharpness(columns) == pytest.approx(5.0)
+
+
+def test_timesteps_of_four_passes_are_the_starters() -> None:
+    assert sharpness.timesteps(4, 3.0) == pytest.approx([1000, 900, 750, 500])
+
+
+def test_frechet_distance_of_known_normals() -> None:
+    features = torch.randn(400, 5, generator=torch.Generator().manual_seed(0))
+    assert frechet.distance(features, features) == pytest.approx(0.0, abs=1e-9)
+    assert frechet.distance(features, features + 2.0) == pytest.approx(20.0)
+    spread = float(torch.cov(features.double().T).trace())
+    assert frechet.distance(features, 3 * (features - features.mean(0)) + features.mean(0)) == pytest.approx(
+        4 * spread
+    )
+
+
+def test_a_render_without_changes_moves_with_its_camera() -> None:
+    start = {key: NAMES[key][0] for key in KEYS} | {"scene": "city", "camera": "drift right", "time of day": "day"}
+    still = make_script(start | {"camera": "still"}, [], 1, 12, random.Random(1))
+    moving = make_script(start, [], 1, 12, random.Random(1))
+    views = classifier.shrink(classifier.render_pairs([still, moving]))
+    low = classifier.way(classifier.unit(views)).unflatten(1, (classifier.BANDS, -1))[:, 4].argmin(-1)
+    assert low[0] == classifier.REACH
+    assert low[1] != classifier.REACH
+
+
+def test_a_roll_skips_to_the_same_pictures(tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(save_tiny_model(tmp_path / "tiny"), dtype=torch.float32)
+    words = ["the sea at night", "snowy mountains by day"]
+    whole = Roll(checkpoint, words, seed=5).pictures(7)
+    jumped = Roll(checkpoint, words, seed=5)
+    for _ in range(5):
+        jumped.skip()
+    begin = jumped.next_picture
+    assert whole.shape[1] == begin + 24
+    shown = jumped.pictures(2)
+    assert (shown.int() - whole[:, begin:].int()).abs().max() <= 1
+    assert not torch.equal(shown[0], shown[1])
+
+
+def test_the_sheet_starts_rows_anew(tmp_path: Path) -> None:
+    sheet = report.Sheet(columns=3)
+    sheet.row(["a"], [noise_picture()])
+    sheet.row(["b", "c"], [noise_picture(), noise_picture()])
+    assert [label for label, _ in sheet.cells] == ["a", "", "", "b", "c"]
+    sheet.save(tmp_path / "made" / "sheet.png")
+    assert (tmp_path / "made" / "sheet.png").stat().st_size > 1000
