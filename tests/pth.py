@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
-def random_pth(
+def pth_shapes(
     *,
     width: int = 48,
     layers: int = 2,
@@ -16,9 +17,8 @@ def random_pth(
     patch: tuple[int, int, int] = (1, 2, 2),
     captions: int = 24,
     hidden: int = 120,
-    seed: int = 0,
-) -> dict[str, Tensor]:
-    """Random tensors under the authors' names, with the extra ones that their files carry."""
+) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a `.pth`, with the extra tensors that the authors' files carry."""
     w, patch_size = width, math.prod(patch)
     shapes: dict[str, tuple[int, ...]] = {
         "pos_embed": (1, 16, w),
@@ -68,5 +68,13 @@ def random_pth(
         "logvar_linear.weight": (1, w),
         "logvar_linear.bias": (1,),
     }
+    return shapes
+
+
+def random_pth(*, seed: int = 0, **form: Any) -> dict[str, Tensor]:
+    """Random tensors under the authors' names; `form` as `pth_shapes` takes it."""
     generator = torch.Generator().manual_seed(seed)
-    return {name: ("norm" in name) + 0.12 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    return {
+        name: ("norm" in name) + 0.12 * torch.randn(shape, generator=generator)
+        for name, shape in pth_shapes(**form).items()
+    }

@@ -12,12 +12,13 @@ import torch
 from authors import authors_pass, authors_stream
 from diffusers import SanaVideoPipeline
 from diffusers import SanaVideoTransformer3DModel as DiffusersTransformer
-from pth import random_pth
+from pth import pth_shapes, random_pth
 from reference import make_noise, make_text
 from safetensors.torch import load_file
 from torch import Tensor
 
 from model.checkpoint import CheckpointError, convert, load_checkpoint, load_transformer, weights_hash
+from model.pth import AUTHORS_EPS, IGNORED, config_of
 from model.source import resolve
 from model.stream import LatentStream
 from model.stream_config import StreamConfig
@@ -96,6 +97,29 @@ def test_the_config_comes_from_the_shapes(tmp_path: Path) -> None:
     assert (config.in_channels, config.out_channels, tuple(config.patch_size)) == (128, 128, (1, 1, 1))
     assert (config.caption_channels, config.cross_attention_dim, config.mlp_ratio) == (40, 224, 3)
     assert (config.qk_norm, config.attention_bias, config.sample_size) == ("rms_norm_across_heads", False, 22)
+
+
+def test_the_released_480p_sizes_give_the_released_config() -> None:
+    form = {"width": 2240, "layers": 20, "channels": 16, "captions": 2304, "hidden": 6720}
+    weights = {name: torch.empty(shape, device="meta") for name, shape in pth_shapes(**form).items()}
+    config = config_of({name: value for name, value in weights.items() if name not in IGNORED})
+    with torch.device("meta"):
+        theirs = DiffusersTransformer(**{key: value for key, value in config.items() if key not in AUTHORS_EPS})
+    # What the authors' own converter writes down for it.
+    released = {
+        "num_attention_heads": 20,
+        "attention_head_dim": 112,
+        "num_layers": 20,
+        "cross_attention_dim": 2240,
+        "caption_channels": 2304,
+        "mlp_ratio": 3.0,
+        "attention_bias": False,
+        "sample_size": 30,
+        "patch_size": (1, 2, 2),
+        "qk_norm": "rms_norm_across_heads",
+    }
+    assert {key: theirs.config[key] for key in released} == released
+    assert sum(value.numel() for value in theirs.parameters()) == 2_056_862_144
 
 
 @pytest.mark.parametrize("hidden", [1, 47, 49, 113, 119, 121, 127])
