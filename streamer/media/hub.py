@@ -91,7 +91,7 @@ class Hub:
         self._on_failure = on_failure
         self._max_viewers = max_viewers
         self._loop = asyncio.get_running_loop()
-        self._encoder = Encoder(width, height, self.rate_hz)
+        self._encoder: Encoder | None = Encoder(width, height, self.rate_hz)
         self._muxer = Muxer(width, height, self.rate_hz)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="encoder")
         self._jobs: set[asyncio.Future[Any]] = set()
@@ -176,6 +176,7 @@ class Hub:
             await asyncio.wait(self._jobs)
         self._dismiss()
         self._thread.shutdown()  # has nothing to do by now: returns at once
+        self._encoder = self._latest = self._poster = None  # megabytes; the stream's log is kept for an hour
 
     def _start(self, work: Callable[..., Result], *arguments: object) -> asyncio.Future[Result]:
         job = self._loop.run_in_executor(self._thread, functools.partial(work, *arguments))
@@ -185,6 +186,7 @@ class Hub:
 
     def _encode(self, i420: bytes, tick: int, keyframe: bool) -> tuple[Packet, float]:
         began = time.perf_counter()
+        assert self._encoder is not None  # it goes when the last job is done
         packet = self._encoder.encode(i420, tick, keyframe=keyframe)
         return packet, time.perf_counter() - began
 

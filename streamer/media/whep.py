@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 15.0
 MAX_OFFER_CHARACTERS = 65_536
+MAX_MEDIA_SECTIONS = 8
+"""An offer has one or two and a data channel's; each takes sockets of ours."""
 MAX_MESSAGE_CHARACTERS = 16_384
 MAX_CHANNEL_BYTES = 262_144
 """What may wait in a data channel; messages beyond are left out and counted."""
@@ -157,11 +159,11 @@ class WhepResource:
     async def _negotiate(self, offer: str) -> None:
         try:
             await self._peer.setRemoteDescription(RTCSessionDescription(offer, "offer"))
+            await self._peer.setLocalDescription(await self._peer.createAnswer())
         except OperationError as error:
             raise WhepError("sdp-unsupported", f"the offer can't be met: {error}") from error
         except Exception as error:  # the parser's ways to fail on text from outside are not listed anywhere
             raise WhepError("sdp-malformed", f"the offer can't be used: {error!r}") from error
-        await self._peer.setLocalDescription(await self._peer.createAnswer())
         self.answer = self._peer.localDescription.sdp
 
     async def _live(self, connect_timeout_s: float) -> None:
@@ -231,7 +233,7 @@ def _checked(offer: str) -> str:
     # Browsers hide their addresses behind mDNS names, whose resolution takes a second or fails. They reach us
     # anyway; so these are not looked up, and the list of candidates doesn't end without them.
     lines = offer.splitlines()
-    hidden = [line for line in lines if line.startswith("a=candidate:") and ".local " in line]
+    hidden = {line for line in lines if line.startswith("a=candidate:") and ".local " in line}
     if hidden:
         lines = [line for line in lines if line not in hidden and line != "a=end-of-candidates"]
     offer = "\r\n".join(lines) + "\r\n"
@@ -241,6 +243,9 @@ def _checked(offer: str) -> str:
         raise WhepError("sdp-malformed", f"the offer is no SDP: {error!r}") from error
     if not description.media:
         raise WhepError("sdp-malformed", "the offer has no media section")
+    if len(description.media) > MAX_MEDIA_SECTIONS:
+        message = f"an offer has at most {MAX_MEDIA_SECTIONS} media sections"
+        raise WhepError("sdp-unsupported", message, MAX_MEDIA_SECTIONS)
     if any(media.dtls is None or not media.dtls.fingerprints for media in description.media):
         raise WhepError("sdp-malformed", "the offer has a media section without DTLS fingerprint")
     videos = [media for media in description.media if media.kind == "video"]

@@ -1,6 +1,7 @@
 import asyncio
 import io
 import threading
+import weakref
 from collections.abc import AsyncIterator
 
 import av
@@ -197,6 +198,17 @@ async def test_wrong_pictures_and_ticks_are_refused(hub: Hub) -> None:
             hub.release(picture(0), tick)
     with pytest.raises(ValueError, match="no I420 picture of 256x144"):
         hub.release(b"short", 6)
+
+
+async def test_a_closed_hub_keeps_neither_encoder_nor_picture(hub: Hub, feed: Feed) -> None:
+    await join(hub)
+    await feed.pictures(2)
+    assert hub._encoder is not None
+    encoder, shown = weakref.ref(hub._encoder), hub._latest
+    assert shown is not None
+    await hub.close()
+    assert encoder() is None
+    assert hub._latest is None
 
 
 async def test_the_poster_is_the_last_picture(hub: Hub, feed: Feed) -> None:

@@ -234,6 +234,8 @@ async def test_who_never_connects_is_sent_away(leaves_nothing: None, hub: Hub) -
         ("sdp-unsupported", lambda sdp: sdp.replace("H264/", "H265/")),
         ("sdp-unsupported", lambda sdp: sdp.replace("42e01f", "640c1f").replace("42001f", "640c1f")),
         ("sdp-unsupported", lambda sdp: sdp.replace("a=recvonly", "a=sendonly")),
+        ("sdp-unsupported", lambda sdp: sdp + sdp[sdp.index("m=video") :] * 8),
+        ("sdp-malformed", lambda sdp: sdp + sdp[sdp.index("m=video") :]),
     ],
 )
 async def test_bad_offers_are_refused_and_leave_nothing(leaves_nothing: None, hub: Hub, code: str, edit: Any) -> None:
