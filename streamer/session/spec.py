@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -145,7 +144,7 @@ def steer_values(
 
 def number(field: str, value: Any, low: float, high: float) -> Any:
     """A number within its range. Raises `Invalid`."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         raise Invalid(f"{field} must be a number", code="out-of-range", field=field, limit=[low, high])
     if not low <= value <= high:
         message = f"{field} must be {low:g} to {high:g}"

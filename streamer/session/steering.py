@@ -111,7 +111,8 @@ class Steering:
     def fail(self, reason: str) -> None:
         """The stream is over."""
         for steer in self.book.fail(reason):
-            self._reports.steer(steer)
+            if steer.actor != FROM_LOG:  # nobody was told of those, and there may be thousands
+                self._reports.steer(steer)
 
 
 def _steer(line: log.Header | log.Entry, at_latent: int) -> Steer:

@@ -127,8 +127,8 @@ class SteerBook:
             TooMany: too many wait, or the log is full.
         """
         replaced = self._pending.get(steer.at_latent)
-        asked = sum(waiting.actor != FROM_LOG for waiting in self._pending.values())
-        if replaced is None and steer.actor != FROM_LOG and asked >= MAX_PENDING:
+        from_log = steer.actor == FROM_LOG
+        if replaced is None and not from_log and self._asked >= MAX_PENDING:
             raise TooMany(f"{MAX_PENDING} steers wait already", field="at", limit=MAX_PENDING, retry_after_s=1.0)
         if len(self._locked) + len(self._pending) >= MAX_LOCKED:
             raise TooMany(
@@ -139,7 +139,8 @@ class SteerBook:
         else:
             replaced.status = SteerStatus.SUPERSEDED
         self._pending[steer.at_latent] = steer
-        self._known[steer.id] = steer
+        if not from_log or len(self._known) < KEPT_STEERS:  # of a long log only the next ones are listed
+            self._known[steer.id] = steer
         while len(self._known) > KEPT_STEERS:
             del self._known[self._oldest_done()]
         return replaced
@@ -205,6 +206,11 @@ class SteerBook:
     def schedule(self, from_latent: int = 0) -> list[protocol.Steer]:
         """Steers at or past a latent frame, as the worker is told."""
         return [steer.message() for steer in (*self._locked, *self.pending) if steer.at_latent >= from_latent]
+
+    @property
+    def _asked(self) -> int:
+        """Steers that wait and were asked for, not read from a log."""
+        return sum(waiting.actor != FROM_LOG for waiting in self._pending.values())
 
     def _oldest_done(self) -> str:
         active = (SteerStatus.QUEUED, SteerStatus.LOCKED)

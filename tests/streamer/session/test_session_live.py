@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -17,7 +18,7 @@ from streamer.session.manager import Sessions
 from streamer.session.session import Session
 from streamer.session.spec import CreateStream
 from streamer.session.states import TRANSITIONS, Status
-from streamer.session.steers import MAX_PENDING, SteerStatus
+from streamer.session.steers import KEPT_STEERS, MAX_PENDING, SteerStatus
 from streamer.session.timeline import Blocks
 from streamer.settings import Settings
 
@@ -607,6 +608,20 @@ async def test_a_stream_from_a_log_makes_the_same_video_and_the_same_log() -> No
     steer = again.steer("elsewhere")
     await until(lambda: steer.status is SteerStatus.RELEASED)
     assert again.hub.pictures == video(again.log_lines(), again.picture + 1, BLOCKS)
+
+
+@virtual
+async def test_of_a_long_log_only_the_next_steers_are_listed_and_none_is_told_of_at_the_end() -> None:
+    stage = Stage()
+    header = (await stage.start()).log_lines()[0]
+    lines = [json.dumps({"type": "steer", "at_latent": 3 * n, "prompt": f"p{n}"}) for n in range(1, 1000)]
+    again = stage.sessions.create(CreateStream(log="\n".join([header, *lines])))
+    assert [steer.prompt for steer in again.steers] == [f"p{n}" for n in range(1, KEPT_STEERS + 1)]
+    asked = again.steer("mine", {"in_s": 9.0})
+    assert asked in list(again.steers)
+    await again.end()
+    told = [event async for event in again.events.follow(after=0) if event.type == "steer.failed"]
+    assert [event.data["id"] for event in told] == [asked.id]
 
 
 @virtual
