@@ -60,7 +60,8 @@ class Costs:
         self._decode = Estimate(timings.decode_s)
         # From a steer's sending to its clean block, seen only when steers come.
         self._steer = Estimate(timings.block_s + timings.pass_s)
-        self._most_s = MOST * self._lock_s()
+        self.most_s = MOST * self._lock_s()
+        """Most that C, and a hold, can grow to."""
 
     @property
     def block_s(self) -> float:
@@ -84,7 +85,7 @@ class Costs:
         Decodes of locked latent frames go first, as they are due first. As long as a block and all its decodes fit in
         the time that it plays they are done early enough to take nothing from C; what doesn't fit is added.
         """
-        return min(self._lock_s(), self._most_s)
+        return min(self._lock_s(), self.most_s)
 
     def _lock_s(self) -> float:
         alone_s = self.block_s + self.pass_s
@@ -158,7 +159,7 @@ class Pacer:
 
         The next latent frame needs a decode, perhaps after a pass. The next block, if it isn't clean yet, needs a
         commit, its passes and a decode, after this block's decodes. Until these can be on time, waiting now is better
-        than stalling in a moment.
+        than stalling in a moment; but not for ever, where the worker has become too slow to keep up anyway.
         """
         timeline, costs = self.timeline, self.costs
         holds_s = [MARGIN * (costs.pass_s + costs.decode_s) + SLACK_S - timeline.until_s(first_picture(latent + 1))]
@@ -166,4 +167,4 @@ class Pacer:
         if timeline.denoised <= end:
             need_s = MARGIN * (costs.block_s + (end - latent + 1) * costs.decode_s) + SLACK_S
             holds_s.append(need_s - timeline.until_s(first_picture(end)))
-        return max(0.0, *holds_s)
+        return min(max(0.0, *holds_s), costs.most_s)

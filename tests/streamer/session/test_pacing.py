@@ -55,6 +55,17 @@ def test_decodes_that_do_not_fit_beside_a_block_lengthen_the_lock_time() -> None
     assert Costs(slow, 3, 16).lock_s == pytest.approx(MARGIN * (0.6 + 0.1) + SLACK_S + overload_s)
 
 
+def test_a_restart_is_not_held_for_long_however_slow_the_worker_was() -> None:
+    timeline, costs = Timeline(BLOCKS, 16), Costs(TIMINGS, block_latents=3, rate_hz=16)
+    pacer = Pacer(timeline, costs)
+    usual_s = pacer.hold_s(0)
+    assert 0 < usual_s < costs.most_s
+    for _ in range(100):
+        costs.saw_block(60.0)
+    assert costs.block_s > 50
+    assert usual_s < pacer.hold_s(0) == costs.most_s
+
+
 def test_estimates_rise_fast_fall_slowly_and_shrug_off_an_outlier() -> None:
     estimate = Estimate(1.0)
     estimate.update(100.0)
