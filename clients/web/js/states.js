@@ -79,7 +79,11 @@ export class States {
     const slower = stream && model && stream.rate_hz < model.model_rate_hz - 0.5;
     $("#slower").hidden = !slower;
     if (!stream) return;
-    if (slower) $("#slower").textContent = `${Math.round(stream.rate_hz)} Hz: slower machine`;
+    const rate = slower ? `${Math.round(stream.rate_hz)} Hz` : "";
+    if ($("#slower").dataset.rate !== rate) {
+      $("#slower").dataset.rate = rate;
+      $("#slower").replaceChildren(rate, h("span", {}, ": slower machine"));
+    }
     const seconds = (this.clock.shown?.picture ?? stream.picture ?? 0) / this.clock.rate;
     $("#uptime").textContent = clockText(seconds);
     $("#viewers").textContent = `${stream.viewers} ${stream.viewers === 1 ? "viewer" : "viewers"}`;
@@ -121,8 +125,13 @@ export class States {
         ],
       ];
     }
-    if (state === "live" && this.fresh && !this.watchOnly) return ["fresh", [h("p", {}, "Press ", h("kbd", {}, "1"), "–", h("kbd", {}, "9"), ", or type")]];
+    if (state === "live" && this.fresh && !this.watchOnly) return ["fresh", [this.#hint()]];
     return [state, []];
+  }
+
+  #hint() {
+    if (matchMedia("(hover: none)").matches) return h("p", {}, "Tap a pad, or type");
+    return h("p", {}, "Press ", h("kbd", {}, "1"), "–", h("kbd", {}, "9"), ", or type");
   }
 
   /** @param {number} ms @returns {[string, HTMLElement[]]} */
