@@ -47,6 +47,10 @@ def note() -> str:
     return f"{rule}model/training keeps them out."
 
 
+def _named(w: Wish) -> str:
+    return "render: " + ", ".join(w.attributes[key] for key in KEYS)
+
+
 def _show(context: Context) -> None:
     some = [
         (w, views) for opening in context.openings for w, views in zip(opening.wishes, opening.views, strict=True)
@@ -56,5 +60,5 @@ def _show(context: Context) -> None:
     renders = rendered([w for w, _ in some], 1, context.options.seed)[:, 0]
     for start in range(0, len(some), half):
         pairs = list(zip(some[start : start + half], renders[start : start + half], strict=True))
-        labels = [text for (w, _), _ in pairs for text in (f"{w.kind}: {w.prompt}", "render")]
+        labels = [text for (w, _), _ in pairs for text in (f"{w.kind}: {w.prompt}", _named(w))]
         context.sheet.row(labels, [p for (_, views), render in pairs for p in (views[-1, -1], render)])

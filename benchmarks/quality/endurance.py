@@ -69,7 +69,7 @@ def measure(context: Context) -> list[Table]:
     roll = Roll(context.checkpoint, [w.prompt for w in some], options.seed + 5000)
     rate_hz = context.checkpoint.config.rate_hz
     table = Table(f"Endurance: {len(some)} streams, no storm, nothing steered", COLUMNS, digits=2)
-    marks = [0.0, *(m for m in MARKS_MIN if m <= options.minutes)]
+    marks = sorted({0.0, options.minutes, *(m for m in MARKS_MIN if m <= options.minutes)})
     last = []
     roll.skip()
     for mark in marks:

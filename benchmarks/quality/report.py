@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-LABEL = 13
+LINE, LINES = 12, 3
+LABEL = LINE * LINES + 2
 
 
 @dataclass
@@ -70,6 +72,7 @@ class Sheet:
                 continue
             x, y = i % self.columns * (width + 2), i // self.columns * (height + LABEL)
             image.paste(Image.fromarray(picture.permute(1, 2, 0).numpy()), (x, y + LABEL))
-            pen.text((x + 3, y + 1), label[: width // 6], fill=(225, 225, 225))
+            for line, text in enumerate(textwrap.wrap(label, width // 6)[:LINES]):
+                pen.text((x + 3, y + 1 + LINE * line), text, fill=(225, 225, 225))
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path)

@@ -105,7 +105,7 @@ def test_flicker_and_freeze() -> None:
 
 def test_sharpness_is_the_mean_step_between_neighbours() -> None:
     columns = (torch.arange(16) % 2 * 10).to(torch.uint8).expand(1, 3, 16, 16)
-    assert sharpness.sharpness(columns) == pytest.approx(5.0)
+    assert sharpness.sharpness(columns) == pytest.approx(10.0)
 
 
 def test_timesteps_of_four_passes_are_the_starters() -> None:
