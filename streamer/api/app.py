@@ -34,6 +34,16 @@ def web_folder() -> Path:
     return installed if installed.is_dir() else package.parent / "clients" / "web"
 
 
+class Files(StaticFiles):
+    """The page's files. A WebSocket to an address that is none is refused like any other request."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await super().__call__(scope, receive, send)
+        else:
+            await problems.Problem(404, "not-found", "nothing is here").response(None)(scope, receive, send)
+
+
 class Stamp:
     """ASGI middleware: a request id for problems and logs, and the headers every answer carries."""
 
@@ -105,5 +115,5 @@ def create_app(settings: Settings, sessions: Sessions, engine: Engine) -> FastAP
     async def page(stream: str = "main") -> FileResponse:
         return FileResponse(web / "index.html", headers={"Cache-Control": "no-cache"})
 
-    app.mount("/", StaticFiles(directory=web), name="web")
+    app.mount("/", Files(directory=web), name="web")
     return app

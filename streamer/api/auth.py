@@ -63,7 +63,10 @@ def origin_allowed(headers: Headers, settings: Settings) -> bool:
     origin = headers.get("origin")
     if origin is None or origin in settings.origins:
         return True
-    return urlsplit(origin).netloc == headers.get("host") and origin != "null"
+    try:
+        return urlsplit(origin).netloc == headers.get("host") and origin != "null"
+    except ValueError:
+        return False
 
 
 class OriginCheck:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 
@@ -13,7 +12,7 @@ from pydantic import ValidationError
 from streamer.api.auth import bearer, may_control, refusal
 from streamer.api.bodies import SteerBody
 from streamer.api.problems import Problem, from_session
-from streamer.api.sockets import ENDED, parse, session_at
+from streamer.api.sockets import converse, parse, session_at
 from streamer.api.state import state_of
 from streamer.api.steers import steer
 from streamer.session.errors import SessionError
@@ -29,16 +28,7 @@ async def events(socket: WebSocket, stream: str, after: int | None = None) -> No
     if session is None:
         return
     await socket.accept()
-    listening = asyncio.create_task(_listen(socket, session))
-    sending = asyncio.create_task(_send(socket, session, after))
-    try:
-        await asyncio.wait({listening, sending}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in (listening, sending):
-            task.cancel()
-        await asyncio.gather(listening, sending, return_exceptions=True)
-    with contextlib.suppress(RuntimeError, WebSocketDisconnect):  # the viewer may have left first
-        await socket.close(ENDED, session.reason or "the stream has ended")
+    await converse(socket, session, _listen(socket, session), _send(socket, session, after))
 
 
 async def _send(socket: WebSocket, session: Session, after: int | None) -> None:

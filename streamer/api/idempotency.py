@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from pydantic import BaseModel
 from starlette.requests import Request
 
 from streamer.api.problems import Problem
@@ -19,10 +21,12 @@ class Idempotency:
     """Remembers the answers of the last `KEPT_KEYS` keyed POSTs."""
 
     def __init__(self) -> None:
-        self._answers: OrderedDict[tuple[str, str], tuple[Any, asyncio.Future[Any]]] = OrderedDict()
+        self._answers: OrderedDict[tuple[str, str], tuple[bytes, asyncio.Future[dict[str, Any]]]] = OrderedDict()
 
-    async def once(self, request: Request, body: Any, act: Callable[[], Awaitable[Any]]) -> Any:
-        """`act()`'s result; for a key that was seen, the first call's result (or its error).
+    async def once(
+        self, request: Request, body: BaseModel, act: Callable[[], Awaitable[dict[str, Any]]]
+    ) -> dict[str, Any]:
+        """`act()`'s answer; for a key that was seen, the first call's answer (or its error).
 
         Raises:
             Problem: the key is over-long, or was used with another body.
@@ -33,14 +37,14 @@ class Idempotency:
         if not 0 < len(key) <= MAX_KEY_CHARS:
             message = f"Idempotency-Key has 1 to {MAX_KEY_CHARS} characters"
             raise Problem(422, "key-invalid", message, field="Idempotency-Key", limit=MAX_KEY_CHARS)
-        place = (request.url.path, key)
+        place, digest = (request.url.path, key), hashlib.sha256(repr(body).encode(errors="replace")).digest()
         if place in self._answers:
             first, answer = self._answers[place]
-            if first != body:
+            if first != digest:
                 raise Problem(422, "key-reused", "this key came with another body before", field="Idempotency-Key")
             return await asyncio.shield(answer)
         answer = asyncio.ensure_future(act())
-        self._answers[place] = (body, answer)
+        self._answers[place] = (digest, answer)  # of a body only its hash: it may be megabytes
         while len(self._answers) > KEPT_KEYS:
             self._answers.popitem(last=False)
         try:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from fastapi import HTTPException
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from streamer.api.problems import Problem
 
 MAX_BODY_BYTES = 9 << 20
+
+
+class TooLarge(Problem, HTTPException):
+    """413. An HTTPException too, since FastAPI makes a 400 of whatever else the reading of a body raises."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(413, "body-too-large", f"a body has at most {limit} bytes", limit=limit)
+        self.status_code = self.status
 
 
 class BodyLimit:
@@ -23,7 +32,8 @@ class BodyLimit:
             return
         length = Headers(scope=scope).get("content-length", "0")
         if length.isdigit() and int(length) > self._limit:
-            await self._problem(scope)(scope, receive, send)
+            too_large = TooLarge(self._limit).response(scope.get("state", {}).get("request_id"))
+            await too_large(scope, receive, send)
             return
         read = 0
 
@@ -33,11 +43,7 @@ class BodyLimit:
             if message["type"] == "http.request":
                 read += len(message.get("body", b""))
                 if read > self._limit:
-                    raise Problem(413, "body-too-large", f"a body has at most {self._limit} bytes", limit=self._limit)
+                    raise TooLarge(self._limit)
             return message
 
         await self._app(scope, counted, send)
-
-    def _problem(self, scope: Scope) -> ASGIApp:
-        problem = Problem(413, "body-too-large", f"a body has at most {self._limit} bytes", limit=self._limit)
-        return problem.response(scope.get("state", {}).get("request_id"))

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+import logging
+from collections.abc import Coroutine
 from typing import Any
 
-from fastapi import WebSocket
+from fastapi import WebSocket, WebSocketDisconnect
 
 from streamer.api.problems import Problem, from_session
 from streamer.api.state import State, state_of
 from streamer.session.errors import SessionError
 from streamer.session.session import Session
 
-GOING_AWAY = 1001
-POLICY = 1008
+logger = logging.getLogger(__name__)
+
 ENDED = 4410
 """Close codes 4000 to 4999 are an application's own (RFC 6455, 7.4.2): 4000 + an HTTP status."""
 
@@ -30,11 +34,31 @@ async def session_at(socket: WebSocket, stream: str) -> Session | None:
         return None
 
 
+MAX_REASON_BYTES = 123
+"""What a close frame holds beside its code (RFC 6455, 5.5)."""
+
+
+async def converse(socket: WebSocket, session: Session, *parts: Coroutine[Any, Any, None]) -> None:
+    """Run the parts of a conversation until one of them ends, then close with the stream's reason."""
+    tasks = [asyncio.create_task(part) for part in parts]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, Exception):
+                logger.error("a WebSocket of stream %s failed", session.id, exc_info=result)
+    reason = (session.reason or "the stream has ended").encode()[:MAX_REASON_BYTES].decode(errors="ignore")
+    with contextlib.suppress(RuntimeError, WebSocketDisconnect):  # the viewer may have left first
+        await socket.close(ENDED, reason)
+
+
 def parse(text: str) -> dict[str, Any]:
     """A JSON object a viewer sent. Raises `Problem`."""
     try:
         message = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         message = None
     if not isinstance(message, dict) or not isinstance(message.get("type"), str):
         raise Problem(400, "message-malformed", 'a message is a JSON object with a "type"')

@@ -34,8 +34,7 @@ async def create(body: SteerBody, session: SessionOf, state: StateOf, request: R
     async def act() -> dict[str, Any]:
         return steer(session, body, "api")
 
-    answer: dict[str, Any] = await state.idempotency.once(request, body, act)
-    return answer
+    return await state.idempotency.once(request, body, act)
 
 
 @router.get("")

@@ -58,12 +58,13 @@ def shown(session: Session, state: State, request: Request) -> dict[str, Any]:
 async def create(body: StreamBody, state: StateOf, request: Request, response: Response) -> dict[str, Any]:
     """A new stream; its control token is shown only here."""
 
-    async def act() -> Session:
-        return state.sessions.create(CreateStream(**body.model_dump()))
+    async def act() -> dict[str, Any]:
+        session = state.sessions.create(CreateStream(**body.model_dump()))
+        return {**shown(session, state, request), "control_token": session.control_token}
 
-    session: Session = await state.idempotency.once(request, body, act)
-    response.headers["Location"] = f"/v1/streams/{session.id}"
-    return {**shown(session, state, request), "control_token": session.control_token}
+    created = await state.idempotency.once(request, body, act)
+    response.headers["Location"] = f"/v1/streams/{created['id']}"
+    return created
 
 
 @router.get("")

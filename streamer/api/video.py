@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from streamer.api.problems import Problem
-from streamer.api.sockets import ENDED, parse, session_at
+from streamer.api.sockets import converse, parse, session_at
 from streamer.media.hub import HubClosedError, HubFullError
 from streamer.media.mse import MseViewer
 from streamer.session.session import Session
@@ -33,16 +32,7 @@ async def video(socket: WebSocket, stream: str) -> None:
         return
     with viewer:
         await socket.accept()
-        listening = asyncio.create_task(_listen(socket, viewer))
-        sending = asyncio.create_task(_send(socket, session, viewer))
-        try:
-            await asyncio.wait({listening, sending}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (listening, sending):
-                task.cancel()
-            await asyncio.gather(listening, sending, return_exceptions=True)
-    with contextlib.suppress(RuntimeError, WebSocketDisconnect):  # the viewer may have left first
-        await socket.close(ENDED, session.reason or "the stream has ended")
+        await converse(socket, session, _listen(socket, viewer), _send(socket, session, viewer))
 
 
 async def _send(socket: WebSocket, session: Session, viewer: MseViewer) -> None:

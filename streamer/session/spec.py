@@ -72,6 +72,7 @@ def stream_spec(wanted: CreateStream, ready: Ready) -> StreamSpec:
         for name in ("prompt", "seed", "size", "rate_hz", "motion_score", "negative_prompt", "guidance_scale"):
             if getattr(wanted, name) is not None:
                 raise Invalid(f"{name} is in the log already", code="log-and-field", field=name)
+        unicode("log", wanted.log)
         log = log_format.parse(wanted.log)
         log_format.check(log, model)
         header = log.header
@@ -118,10 +119,19 @@ def prompt(text: str | None, model: ModelInfo, field: str = "prompt") -> str:
     """
     if text is None or not (text := " ".join(text.split())):
         raise Invalid("a prompt is needed", code="prompt-empty", field=field)
+    unicode(field, text)
     if len(text) > model.max_prompt_chars:
         message = f"a prompt has at most {model.max_prompt_chars} characters, this one has {len(text)}"
         raise Invalid(message, code="prompt-too-long", field=field, limit=model.max_prompt_chars)
     return text
+
+
+def unicode(field: str, text: str) -> None:
+    """Refuse lone surrogates, which JSON can name and neither a log nor an event can hold. Raises `Invalid`."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise Invalid(f"{field} is not Unicode: {error.reason}", code="field-invalid", field=field) from None
 
 
 def steer_values(
@@ -188,6 +198,7 @@ def _metadata(metadata: dict[str, str]) -> dict[str, str]:
         message = f"metadata has at most {MAX_METADATA} fields"
         raise Invalid(message, code="metadata-too-large", field="metadata", limit=MAX_METADATA)
     for key, value in metadata.items():
+        unicode("metadata", key + value)
         if len(key) > 64 or len(value) > 512:
             message = "a metadata key has at most 64 characters, its value 512"
             raise Invalid(message, code="metadata-too-large", field="metadata", limit=512)

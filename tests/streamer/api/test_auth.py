@@ -56,6 +56,12 @@ async def test_names_of_a_loopback_server(bind: str, host: str, status: int) -> 
         assert (answer.json()["code"], answer.json()["field"]) == ("host-refused", "Host")
 
 
+async def test_an_origin_that_is_no_address_is_foreign() -> None:
+    async with client(Settings()) as http:
+        answer = await http.post("/v1/streams", json={"prompt": "sea"}, headers={"Origin": "http://["})
+    assert (answer.status_code, answer.json()["code"]) == (403, "origin-refused")
+
+
 @pytest.mark.parametrize(("site", "allowed"), [("https://wall.example", True), ("https://evil.example", False)])
 async def test_a_configured_sites_pages_may_post_json(site: str, allowed: bool) -> None:
     asked = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -24,6 +25,7 @@ BAD = [
     ("prompt of a wrong type", STREAMS, {"prompt": 5}, 422, "field-invalid", "prompt", None),
     ("impossible size", STREAMS, {"prompt": "sea", "size": "1920x1080"}, 422, "size-unsupported", "size", ["64x64"]),
     ("no size at all", STREAMS, {"prompt": "sea", "size": "big"}, 422, "size-unsupported", "size", ["64x64"]),
+    ("a seed of many digits", STREAMS, {"prompt": "sea", "seed": 10**400}, 422, "out-of-range", "seed", ...),
     ("negative seed", STREAMS, {"prompt": "sea", "seed": -1}, 422, "out-of-range", "seed", [0, 2**64 - 1]),
     ("rate above the model's", STREAMS, {"prompt": "sea", "rate_hz": 240}, 422, "rate-unsupported", "rate_hz", ...),
     ("unknown idle rule", STREAMS, {"prompt": "sea", "idle": "never"}, 422, "field-invalid", "idle", ...),
@@ -78,8 +80,34 @@ async def test_body_that_is_no_json(http: httpx.AsyncClient) -> None:
     problem(answer, 400, "json-malformed")
 
 
+@pytest.mark.parametrize(
+    ("path", "field", "body"),
+    [
+        (STEERS, "prompt", rb'{"prompt": "\ud800"}'),
+        (STREAMS, "negative_prompt", rb'{"prompt": "sea", "negative_prompt": "\ud800"}'),
+        (STREAMS, "metadata", rb'{"prompt": "sea", "metadata": {"\ud800": "x"}}'),
+        (STREAMS, "log", rb'{"log": "\ud800"}'),
+    ],
+)
+async def test_text_that_no_event_or_log_can_hold(
+    http: httpx.AsyncClient, path: str, field: str, body: bytes
+) -> None:
+    answer = await http.post(path, content=body, headers={"content-type": "application/json"})
+    assert problem(answer, 422, "field-invalid")["field"] == field
+    assert "\\ud800" not in (await http.get(STEERS)).text
+
+
 async def test_over_long_body(http: httpx.AsyncClient) -> None:
     answer = await http.post(STREAMS, content=b" " * (10 << 20), headers={"content-type": "application/json"})
+    assert problem(answer, 413, "body-too-large")["limit"] == 9 << 20
+
+
+async def test_over_long_body_of_unknown_length(http: httpx.AsyncClient) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(10):
+            yield b" " * (1 << 20)
+
+    answer = await http.post(STREAMS, content=pieces(), headers={"content-type": "application/json"})
     assert problem(answer, 413, "body-too-large")["limit"] == 9 << 20
 
 
@@ -158,6 +186,13 @@ async def test_body_of_another_type(http: httpx.AsyncClient) -> None:
     problem(await http.post(STEERS, content=b'{"prompt": "night"}', headers=headers), 422, "body-missing")
 
 
+async def test_a_socket_to_nowhere_is_404(server: Server) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        await connect(f"{server.url}/v1/nowhere".replace("http", "ws"))
+    assert json.loads(refused.value.response.body or b"")["code"] == "not-found"
+    assert refused.value.response.status_code == 404
+
+
 async def test_malformed_event_number(server: Server) -> None:
     with pytest.raises(InvalidStatus) as refused:
         await connect(f"{server.url}/v1/streams/main/events?after=x".replace("http", "ws"))
@@ -180,7 +215,7 @@ async def test_the_same_key_happens_once(http: httpx.AsyncClient) -> None:
     key = {"Idempotency-Key": "k1"}
     first = (await http.post(STREAMS, json={"prompt": "the sea"}, headers=key)).json()
     again = (await http.post(STREAMS, json={"prompt": "the sea"}, headers=key)).json()
-    assert first["id"] == again["id"]
+    assert first == again
     problem(await http.post(STREAMS, json={"prompt": "the lake"}, headers=key), 422, "key-reused")
     await http.delete(f"{STREAMS}/{first['id']}")
 

@@ -82,13 +82,14 @@ async def test_steer_over_the_socket(server: Server) -> None:
         await events.send(json.dumps({"type": "steer", "ref": 8, "prompt": ""}))
         await events.send(json.dumps({"type": "dance"}))
         await events.send("no json")
+        await events.send("[" * 60_000)
         codes = []
         async with asyncio.timeout(30):
-            while len(codes) < 3:
+            while len(codes) < 4:
                 message = json.loads(await events.recv())
                 if message["type"] == "error":
                     codes.append(message["data"]["code"])
-        assert codes == ["prompt-empty", "message-unknown", "message-malformed"]
+        assert codes == ["prompt-empty", "message-unknown", "message-malformed", "message-malformed"]
 
 
 async def test_events_resume(server: Server) -> None:
@@ -200,6 +201,12 @@ async def test_bad_model_folder_is_one_line(tiny_model: Path, tmp_path: Path, da
     assert status == 2
     assert len(text.splitlines()) == 1, text
     assert str(folder) in text
+
+
+async def test_bad_first_prompt_is_one_line(tiny_model: Path) -> None:
+    status, text = await run("serve", "--model", str(tiny_model), "--port", "0", "--prompt", "x" * 5000)
+    assert (status, len(text.splitlines())) == (2, 1), text
+    assert "--prompt" in text
 
 
 async def test_port_in_use_is_one_line(server: Server) -> None:
