@@ -115,6 +115,15 @@ async def test_watch_makes_a_stream_of_its_own(server: Server, client: Client, t
     assert [one["status"] for one in own] == ["ended"]
 
 
+async def test_watch_tells_of_a_refused_steer(server: Server, tmp_path: Path) -> None:
+    out = tmp_path / "clip.mp4"
+    long = "x" * 5000
+    status, text = await run("watch", server.url, "--out", str(out), "--seconds", "2", "--steer", f"0s: {long}")
+    assert status == 1
+    assert "prompt-too-long" in text
+    assert out.stat().st_size > 0, "the recording stands"
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

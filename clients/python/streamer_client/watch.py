@@ -111,7 +111,7 @@ async def record(
     prompt: str | None,
     token: str | None,
 ) -> int:
-    """Record `seconds` of the stream at `url` to `out`; steers are (second, prompt)."""
+    """Record `seconds` of the stream at `url` to `out`; steers are (second, prompt). Status 1 if one was refused."""
     page = re.search(r"/(?:s|streams)/([A-Za-z0-9_]+)", urlsplit(url).path)
     async with Client(url, token=token) as client:
         if prompt is not None:
@@ -119,8 +119,9 @@ async def record(
         else:
             stream = await client.streams.get(page[1] if page else "main")
         recorder = Recorder(out)
+        asked: list[Steer] = []
         try:
-            await _record(stream, recorder, seconds, list(steers))
+            await _record(stream, recorder, seconds, list(steers), asked)
         finally:
             recorder.close()
             if prompt is not None:
@@ -128,17 +129,22 @@ async def record(
     if not recorder.pictures:
         raise StreamerError("no picture came")
     print(f"\r{out}: {recorder.seconds:.1f} s, {recorder.pictures} pictures, {recorder.bytes / 1000:.0f} kB\033[K")
-    return 0
+    refused = [steer for steer in asked if steer.queued.done() and steer.queued.exception()]
+    for steer in refused:
+        print(f"streamer watch: --steer {steer.prompt!r}: {steer.queued.exception()}", file=sys.stderr)
+    return 1 if refused else 0
 
 
-async def _record(stream: Stream, recorder: Recorder, seconds: float, due: list[tuple[float, str]]) -> None:
-    newest: Steer | None = None
+async def _record(
+    stream: Stream, recorder: Recorder, seconds: float, due: list[tuple[float, str]], asked: list[Steer]
+) -> None:
+    """Record, and add each steer to `asked` when it is made."""
     async with aclosing(stream.fragments()) as messages:
         async for message in messages:
             recorder.write(message)
             while due and recorder.seconds >= due[0][0]:
-                newest = stream.steer(due.pop(0)[1])
-            _progress(recorder, seconds, newest)
+                asked.append(stream.steer(due.pop(0)[1]))
+            _progress(recorder, seconds, asked[-1] if asked else None)
             if recorder.seconds >= seconds:
                 return
 
