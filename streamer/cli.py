@@ -131,6 +131,7 @@ async def serve_on(listener: socket.socket, settings: Settings) -> int:
 
     from streamer.api.app import create_app
     from streamer.engine.process import Engine, EngineError
+    from streamer.session.errors import SessionError
     from streamer.session.manager import Sessions
 
     engine = await Engine.start(
@@ -177,6 +178,9 @@ async def serve_on(listener: socket.socket, settings: Settings) -> int:
         return 0
     except EngineError as error:
         print(f"streamer serve: --model {settings.model}: {error}", file=sys.stderr)
+        return 2
+    except SessionError as error:
+        print(f"streamer serve: --prompt: {error}", file=sys.stderr)
         return 2
     finally:
         starting.cancel()
