@@ -7,6 +7,7 @@ what is due and tells the worker how far it may go. What becomes of the stream i
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable
 from typing import Protocol
@@ -20,6 +21,8 @@ from streamer.session.reports import Reports
 from streamer.session.spec import StreamSpec
 from streamer.session.steering import Steering
 from streamer.session.timeline import Blocks, Timeline
+
+logger = logging.getLogger(__name__)
 
 SNAPSHOT_EVERY_S = 5.0
 START_SLACK_S = 4.0
@@ -41,6 +44,9 @@ class Owner(Protocol):
 
     def failed(self, reason: str) -> None:
         """The worker gave this stream up."""
+
+    def fail(self, reason: str) -> None:
+        """It can't go on."""
 
 
 class Playback:
@@ -70,6 +76,7 @@ class Playback:
         snapshots: bool,
     ) -> None:
         model, block = ready.model, ready.model.block_latent_frames[0]
+        self._stream = stream
         self._header = wanted.header
         self._loop = asyncio.get_running_loop()
         self._reports = reports
@@ -189,6 +196,14 @@ class Playback:
 
     def _received(self, message: Message) -> None:
         """A message of the worker about this stream, of this life of it."""
+        try:
+            self._take(message)
+        except Exception as error:
+            # Half of what the message means is done: better ended and told than standing still for ever.
+            logger.exception("stream %s: a %s could not be taken", self._stream, type(message).__name__)
+            self._owner.fail(f"a fault of the server: {error}")
+
+    def _take(self, message: Message) -> None:
         match message:
             case Pictures() if self.player.take(message):
                 self._took_pictures(message.latent)

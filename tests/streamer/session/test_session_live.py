@@ -474,6 +474,21 @@ async def test_a_picture_that_the_hub_cannot_take_fails_its_stream_and_stops_its
 
 
 @virtual
+async def test_a_fault_of_our_own_ends_the_stream_instead_of_letting_it_stand_still() -> None:
+    stage = Stage(main=True)
+    session = await stage.live()
+
+    def fault(*_: object) -> None:
+        raise RuntimeError("out of order")
+
+    session._playback.steering.clean = fault  # type: ignore[assignment]
+    await until(lambda: session.status is Status.FAILED)
+    assert "out of order" in str(session.reason)
+    await until(lambda: session.id not in stage.engine.open_streams)
+    await until(lambda: stage.sessions.main is not session)
+
+
+@virtual
 async def test_a_stream_that_the_worker_fails_is_failed_with_its_reason_and_log() -> None:
     stage = Stage(capacity=2)
     session = await stage.live()
