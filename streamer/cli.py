@@ -124,6 +124,9 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 async def serve_on(listener: socket.socket, settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; the exit status."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     settings = dataclasses.replace(settings, port=listener.getsockname()[1])
     print(f"Streamer: {settings.url}  (warming up)", flush=True)
 
@@ -161,10 +164,6 @@ async def serve_on(listener: socket.socket, settings: Settings) -> int:
             lifespan="off",
         )
     )
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     starting = asyncio.create_task(engine.wait_ready())
     stopping = asyncio.create_task(stop.wait())

@@ -174,6 +174,14 @@ async def test_worker_killed(tiny_model: Path) -> None:
             draining.cancel()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_in_the_first_moment_ends_cleanly(tiny_model: Path, number: signal.Signals) -> None:
+    async with serve(tiny_model, ready=False) as server:
+        server.process.send_signal(number)
+        async with asyncio.timeout(30):
+            assert await server.process.wait() == 0
+
+
 async def test_sigterm_ends_cleanly(tiny_model: Path) -> None:
     import psutil
 
