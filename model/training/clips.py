@@ -76,7 +76,7 @@ class Pool:
         self._insert(first)
         while self.made < start:
             self._insert(make())
-        self._began = time.monotonic()
+        self._began: float | None = None
 
     def _insert(self, clips: tuple[Tensor, ...]) -> None:
         count = clips[0].shape[0]
@@ -88,6 +88,8 @@ class Pool:
 
     def refresh(self) -> None:
         """Make one more chunk when less than the share of the time went into it so far."""
+        if self._began is None:
+            self._began = time.monotonic()
         if self._seconds > self._share * (time.monotonic() - self._began):
             return
         begin = time.monotonic()
@@ -125,18 +127,33 @@ class Encoder:
         tokenizer: a fast tokenizer of transformers.
         max_tokens: tokens a caption, padded on the right.
         dtype: precision of the VAE pass.
+        window: encode in windows of so many latent frames, half a window apart, and keep each one's second half:
+            for a VAE that is good only near a clip's start. None encodes clips whole.
     """
 
     def __init__(
-        self, parallel: VaeParallel, mean: Tensor, std: Tensor, tokenizer: Any, max_tokens: int, dtype: torch.dtype
-    ) -> None:
+        self, parallel: VaeParallel, mean: Tensor, std: Tensor, tokenizer: Any, max_tokens: int, dtype: torch.dtype,
+        window: int | None = None,
+    ) -> None:  # fmt: skip
         self._parallel, self._tokenizer = parallel, tokenizer
         self._mean, self._std = mean.view(1, -1, 1, 1, 1), std.view(1, -1, 1, 1, 1)
-        self._tokens, self._dtype = max_tokens, dtype
+        self._tokens, self._dtype, self._window = max_tokens, dtype, window
 
     @torch.no_grad()
     def latents(self, pictures: Tensor, batch: int = 16) -> Tensor:
         """Return normalised latents `(clips, z, latent frames, h / 8, w / 8)` of uint8 pictures."""
+        clips, frames = pictures.shape[0], (pictures.shape[1] + 3) // 4
+        if self._window is None or frames <= self._window:
+            return self._encode(pictures, batch)
+        step = self._window // 2
+        # A window starts with the last picture of its first latent frame, so that the groups of four agree.
+        starts = range(step, frames - step, step)
+        span = 4 * self._window - 3
+        later = torch.stack([pictures[:, 4 * f : 4 * f + span] for f in starts], dim=1)
+        tails = self._encode(later.flatten(0, 1), batch).unflatten(0, (clips, -1))[:, :, :, step:]
+        return torch.cat([self._encode(pictures[:, :span], batch), *tails.unbind(1)], dim=2)
+
+    def _encode(self, pictures: Tensor, batch: int) -> Tensor:
         parts = []
         for piece in pictures.split(batch):
             mean = self._parallel.encode(to_unit(piece, self._dtype)).chunk(2, dim=1)[0].float()

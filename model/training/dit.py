@@ -1,8 +1,8 @@
-"""Train the starter's transformer: `python -m model.training.dit --stage short|long|distill --run RUN --out OUT`.
+"""Train the starter's transformer: `python -m model.training.dit --stages short,long,distill --run RUN --out OUT`.
 
 *short*: clips of two blocks, nearly half with a steer, so that the text is what counts. *long*: clips of many
 blocks, part of the past self-made, rate to zero: this is what keeps an endless stream from drifting. *distill*:
-few Euler steps that land where many did. RUN keeps the resumable state of all stages, OUT gets the averaged
+few Euler steps that land where many did. A piece may be one stage or several. RUN keeps the resumable state of all stages, OUT gets the averaged
 weights in half precision. VAE and text encoder are read from --vae and --text.
 """
 
@@ -44,7 +44,7 @@ class Stage:
 
     Attributes:
         kind: the clips.
-        clips: clips a step, for 390 rows.
+        clips: clips a step, for 260 rows.
         copies: noisy copies of each clip (distillation: the passes).
         self_made: share of steps with a partly predicted past.
         flat_until: progress at which the rate begins to fall.
@@ -63,11 +63,11 @@ class Stage:
 
 
 STAGES = {
-    "short": Stage(ClipKind(2, BLOCK_FRAMES, 0.5), 78, 2, 0.0, 0.8, 1.0, 0.5, 768),
-    "long": Stage(ClipKind(9, BLOCK_FRAMES, 0.2), 15, 2, 0.4, 0.2, 0.7, 0.01, 160),
-    "distill": Stage(ClipKind(8, BLOCK_FRAMES, 0.3), 10, 4, 0.0, 0.3, 0.25, 0.01, 160),
+    "short": Stage(ClipKind(2, BLOCK_FRAMES, 0.5), 52, 2, 0.0, 0.8, 1.0, 0.5, 768),
+    "long": Stage(ClipKind(9, BLOCK_FRAMES, 0.2), 10, 2, 0.4, 0.2, 0.7, 0.02, 160),
+    "distill": Stage(ClipKind(8, BLOCK_FRAMES, 0.3), 6, 4, 0.0, 0.3, 0.25, 0.01, 96),
 }
-ROWS = 390
+ROWS = 260
 
 
 def build_transformer() -> Any:
@@ -79,7 +79,9 @@ def build_transformer() -> Any:
     return net
 
 
-def load_encoder(vae_folder: Path, text_folder: Path, device: torch.device, dtype: torch.dtype) -> Encoder:
+def load_encoder(
+    vae_folder: Path, text_folder: Path, device: torch.device, dtype: torch.dtype, window: int | None
+) -> Encoder:
     """Return the frozen VAE and tokenizer as an encoder of clips."""
     from diffusers import AutoencoderKLWan
     from transformers import AutoTokenizer
@@ -90,16 +92,16 @@ def load_encoder(vae_folder: Path, text_folder: Path, device: torch.device, dtyp
     vae.to(device).requires_grad_(False)
     mean, std = (torch.tensor(config[key], device=device) for key in ("latents_mean", "latents_std"))
     tokenizer = AutoTokenizer.from_pretrained(text_folder / "tokenizer")
-    return Encoder(VaeParallel(vae), mean, std, tokenizer, MAX_TOKENS, dtype)
+    return Encoder(VaeParallel(vae), mean, std, tokenizer, MAX_TOKENS, dtype, window)
 
 
 class Training:
     """One stage of training: its net, optimisers, average, clips and clock."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, args: argparse.Namespace, name: str, seconds: float) -> None:
         from transformers import Gemma2Model
 
-        self.args, self.stage = args, STAGES[args.stage]
+        self.args, self.name, self.stage = args, name, STAGES[name]
         self.device = pick_device()
         cuda = self.device.type == "cuda"
         torch._dynamo.config.cache_size_limit = 64
@@ -113,21 +115,22 @@ class Training:
         if state is not None:
             spent = self._restore(state)
         torch.manual_seed(1000 + self.steps_total)
-        encoder = load_encoder(args.vae, args.text, self.device, torch.bfloat16 if cuda else torch.float32)
+        dtype = torch.bfloat16 if cuda else torch.float32
+        encoder = load_encoder(args.vae, args.text, self.device, dtype, args.encoder_window)
         begin = time.monotonic()
         start = max(args.pool_chunk, int(self.stage.start_clips * args.scale))
         self.pool: Pool = latent_pool(
             self.stage.kind, encoder, chunk=args.pool_chunk, capacity=args.pool, start=start, share=args.share,
             seed=1000 + self.steps_total, device=self.device,
         )  # fmt: skip
-        seconds = time.monotonic() - begin
-        rate = self.pool.made * self.stage.kind.pictures / seconds
-        say(f"dit: {self.pool.made} clips made in {seconds:.1f} s, {rate:.0f} pictures/s")
-        self.clock = Clock(args.seconds, args.stage_seconds, spent)
+        took = time.monotonic() - begin
+        rate = self.pool.made * self.stage.kind.pictures / took
+        say(f"dit: {self.pool.made} clips made in {took:.1f} s, {rate:.0f} pictures/s")
+        self.clock = Clock(seconds, args.stage_seconds, spent)
 
     def _restore(self, state: dict[str, Any]) -> float:
         """Take over the weights; counts and spent seconds only when the stage is the same."""
-        same = state["stage"] == self.args.stage
+        same = state["stage"] == self.name
         self.steps_total = state["steps_total"]
         if same:
             self.net.load_state_dict(state["net"])
@@ -144,7 +147,7 @@ class Training:
     def save(self) -> None:
         """Write the resumable state."""
         state = {
-            "net": self.net.state_dict(), "average": self.average.tensors, "stage": self.args.stage,
+            "net": self.net.state_dict(), "average": self.average.tensors, "stage": self.name,
             "optimisers": self.optimisers.state_dict(), "step": self.step, "steps_total": self.steps_total,
             "spent": self.clock.spent,
         }  # fmt: skip
@@ -157,9 +160,9 @@ class Training:
             group, _, rest = name.partition(".")
             groups[group][rest] = tensor
         for group, tensors in groups.items():
-            write_shards(self.args.out, group, tensors)
-        kept = {"stage": self.args.stage, "steps": self.steps_total, "config": CONFIG}
-        (self.args.out / "dit.json").write_text(json.dumps(kept))
+            write_shards(self.args.out / self.name, group, tensors)
+        kept = {"stage": self.name, "steps": self.steps_total, "config": CONFIG}
+        (self.args.out / self.name / "dit.json").write_text(json.dumps(kept))
 
     def draw(self, clips: int) -> Batch:
         """Return random clips of the pool."""
@@ -167,7 +170,7 @@ class Training:
 
     def run(self) -> None:
         """Train until the clock is over, then save and export."""
-        losses = self._distill_losses() if self.args.stage == "distill" else self._flow_losses()
+        losses = self._distill_losses() if self.name == "distill" else self._flow_losses()
         stage, clock = self.stage, self.clock
         next_save, shown = 60.0, [0.0, 0.0, 0.0]
         while not clock.over:
@@ -183,13 +186,14 @@ class Training:
             if self.step % self.args.report == 0:
                 now = clock.elapsed
                 per_step = (now - shown[2]) / shown[0]
-                say(f"dit {self.args.stage}: step {self.step} {now:.0f} s, loss {float(shown[1]) / shown[0]:.4f}, "
+                say(f"dit {self.name}: step {self.step} {now:.0f} s, loss {float(shown[1]) / shown[0]:.4f}, "
                     f"{per_step * 1e3:.0f} ms a step, {self._tflops() / per_step:.0f} TFLOP/s, rate {factor:.3f}, "
                     f"clips {self.pool.made}")  # fmt: skip
                 shown = [0.0, 0.0, now]
             self.pool.refresh()
             if clock.elapsed > next_save:
                 self.save()
+                self.export()
                 next_save += 120.0
         self.save()
         self.export()
@@ -240,25 +244,27 @@ class Training:
 def main() -> None:
     """Parse the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--stage", choices=list(STAGES), required=True)
+    parser.add_argument("--stages", required=True, help="comma-separated, of short, long, distill")
     parser.add_argument("--run", type=Path, required=True, help="folder of the resumable state")
     parser.add_argument("--out", type=Path, required=True, help="folder for weights")
     parser.add_argument("--vae", type=Path, required=True, help="folder with vae.json and its shards")
     parser.add_argument("--text", type=Path, required=True, help="folder with tokenizer/ and text_encoder/")
-    parser.add_argument("--seconds", type=float, default=400.0, help="limit of this piece")
-    parser.add_argument("--stage-seconds", type=float, help="planned length of all pieces of this stage")
+    parser.add_argument("--seconds", default="400", help="limit of this piece, comma-separated, one a stage")
+    parser.add_argument("--stage-seconds", type=float, help="planned length of all pieces of a single stage")
+    parser.add_argument("--encoder-window", type=int, help="latent frames of the VAE's window, see clips.Encoder")
     parser.add_argument("--rows", type=int, default=ROWS, help="rows (blocks) of a pass")
     parser.add_argument("--scale", type=float, default=1.0, help="factor of the clips a step, for small trials")
     parser.add_argument("--pool", type=int, default=6144, help="clips kept")
     parser.add_argument("--pool-chunk", type=int, default=32, help="clips rendered at a time")
-    parser.add_argument("--share", type=float, default=0.25, help="share of the time spent on rendering")
+    parser.add_argument("--share", type=float, default=0.18, help="share of the time spent on rendering")
     parser.add_argument("--passes", type=int, default=4, help="distill: passes of the sampler")
     parser.add_argument("--guidance", type=float, default=1.0, help="distill: the teacher's guidance")
-    parser.add_argument("--student-steps", type=int, default=4, help="distill: steps a walk")
+    parser.add_argument("--student-steps", type=int, default=6, help="distill: steps a walk")
     parser.add_argument("--report", type=int, default=50, help="steps between progress lines")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    Training(args).run()
+    for name, seconds in zip(args.stages.split(","), args.seconds.split(","), strict=True):
+        Training(args, name, float(seconds)).run()
 
 
 if __name__ == "__main__":

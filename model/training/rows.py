@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -244,6 +245,13 @@ def layer_end(block: Any, x: Tensor, table: Tensor, y: Tensor, left: Tensor) -> 
     return x + table[:, 5:6] * (y + moved).flatten(1, 2)
 
 
+@cache
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile once a process: teacher, student and later stages share the graphs."""
+    compiled: Callable[..., Any] = torch.compile(function, dynamic=False)
+    return compiled
+
+
 class RowsPass:
     """Runs rows through a transformer with diffusers' parameter names.
 
@@ -254,7 +262,7 @@ class RowsPass:
 
     def __init__(self, transformer: Any, compiled: bool = False) -> None:
         self.net = transformer
-        wrap: Callable[[Any], Any] = (lambda f: torch.compile(f, dynamic=False)) if compiled else (lambda f: f)
+        wrap: Callable[[Any], Any] = _compiled if compiled else (lambda f: f)
         self._sums, self._mix, self._end = wrap(layer_sums), wrap(layer_mix), wrap(layer_end)
 
     def project_text(self, states: Tensor) -> Tensor:

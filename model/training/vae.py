@@ -114,13 +114,18 @@ def held_out(parallel: VaeParallel, device: torch.device, dtype: torch.dtype, sh
 
 @torch.no_grad()
 def latent_statistics(parallel: VaeParallel, pool: Pool, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation `(z,)` of each latent channel over clips of the pool."""
-    means = []
+    """Return mean and standard deviation `(z,)` of each latent channel over clips of the pool.
+
+    The posterior's own variance counts too: a channel that the KL emptied stays small instead of being blown up.
+    """
+    means, variances = [], []
     for _ in range(16):
         pictures = to_unit(pool.draw(8)[0], dtype)
-        means.append(parallel.encode(pictures).chunk(2, dim=1)[0].float().transpose(0, 1).flatten(1))
+        mean, log_var = parallel.encode(pictures).float().transpose(0, 1).flatten(1).chunk(2)
+        means.append(mean)
+        variances.append(log_var.exp())
     values = torch.cat(means, dim=1)
-    return values.mean(1), values.std(1)
+    return values.mean(1), (values.var(1) + torch.cat(variances, dim=1).mean(1)).sqrt()
 
 
 def finish(
@@ -199,8 +204,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for weights and pictures")
     parser.add_argument("--seconds", type=float, default=330.0, help="limit of this piece")
     parser.add_argument("--stage-seconds", type=float, help="planned length of all pieces; default: this one's end")
-    parser.add_argument("--clips", type=int, default=8, help="clips a step")
-    parser.add_argument("--pictures", type=int, default=21, help="pictures a clip, 1 + 4 n")
+    parser.add_argument("--clips", type=int, default=4, help="clips a step")
+    parser.add_argument("--pictures", type=int, default=49, help="pictures a clip, 1 + 4 n")
     parser.add_argument("--pool", type=int, default=1536, help="clips kept to draw from")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

@@ -71,18 +71,18 @@ class VaeParallel:
             pictures: `(batch, 3, 1 + 4 n, height, width)` in -1 to 1.
         """
         vae = self.vae
-        x = self._conv(vae.encoder.conv_in, _patchify(pictures, vae.config.patch_size))
+        x = self.conv(vae.encoder.conv_in, _patchify(pictures, vae.config.patch_size))
         for block in vae.encoder.down_blocks:
             if hasattr(block, "resnets"):
                 source = x
                 for resnet in block.resnets:
-                    x = self._resnet(resnet, x)
+                    x = self.resnet(resnet, x)
                 if block.downsampler is not None:
                     x = self._down(block.downsampler, x)
                 x = self._add_down(x, block.avg_shortcut, source)
             else:
-                x = self._down(block, x) if hasattr(block, "resample") else self._resnet(block, x)
-        x = self._middle(vae.encoder.mid_block, x)
+                x = self._down(block, x) if hasattr(block, "resample") else self.resnet(block, x)
+        x = self.middle(vae.encoder.mid_block, x)
         x = self._normed(vae.encoder.norm_out, vae.encoder.conv_out, x)
         return F.conv3d(x, _like(vae.quant_conv.weight, x), _like(vae.quant_conv.bias, x))
 
@@ -96,12 +96,12 @@ class VaeParallel:
         x = F.conv3d(
             latents, _like(vae.post_quant_conv.weight, latents), _like(vae.post_quant_conv.bias, latents)
         )
-        x = self._conv(vae.decoder.conv_in, x)
-        x = self._middle(vae.decoder.mid_block, x)
+        x = self.conv(vae.decoder.conv_in, x)
+        x = self.middle(vae.decoder.mid_block, x)
         for block in vae.decoder.up_blocks:
             source = x
             for resnet in block.resnets:
-                x = self._resnet(resnet, x)
+                x = self.resnet(resnet, x)
             sampler = getattr(block, "upsampler", None) or (getattr(block, "upsamplers", None) or [None])[0]
             if sampler is not None:
                 x = self._up(sampler, x)
@@ -110,7 +110,8 @@ class VaeParallel:
         x = self._normed(vae.decoder.norm_out, vae.decoder.conv_out, x)
         return _unpatchify(x, vae.config.patch_size)
 
-    def _conv(self, conv: Any, x: Tensor) -> Tensor:
+    def conv(self, conv: Any, x: Tensor) -> Tensor:
+        """One causal convolution over whole clips `(batch, channels, frames, height, width)`."""
         return self._conv_padded(conv, F.pad(x, (0, 0, 0, 0, conv.weight.shape[2] - 1, 0)))
 
     def _conv_padded(self, conv: Any, x: Tensor) -> Tensor:
@@ -126,15 +127,17 @@ class VaeParallel:
     def _normed(self, norm: Any, conv: Any, x: Tensor) -> Tensor:
         return self._conv_padded(conv, self._norm(x, norm.gamma, conv.weight.shape[2] - 1))
 
-    def _resnet(self, block: Any, x: Tensor) -> Tensor:
-        kept = x if isinstance(block.conv_shortcut, torch.nn.Identity) else self._conv(block.conv_shortcut, x)
+    def resnet(self, block: Any, x: Tensor) -> Tensor:
+        """One residual block over whole clips."""
+        kept = x if isinstance(block.conv_shortcut, torch.nn.Identity) else self.conv(block.conv_shortcut, x)
         x = self._normed(block.norm1, block.conv1, x)
         return self._normed(block.norm2, block.conv2, x) + kept
 
-    def _middle(self, block: Any, x: Tensor) -> Tensor:
-        x = self._resnet(block.resnets[0], x)
+    def middle(self, block: Any, x: Tensor) -> Tensor:
+        """A middle block (residual, attention, residual) over whole clips."""
+        x = self.resnet(block.resnets[0], x)
         for attention, resnet in zip(block.attentions, block.resnets[1:], strict=True):
-            x = self._resnet(resnet, self._attention(attention, x))
+            x = self.resnet(resnet, self._attention(attention, x))
         return x
 
     def _attention(self, block: Any, x: Tensor) -> Tensor:
@@ -159,7 +162,7 @@ class VaeParallel:
     def _up(self, block: Any, x: Tensor) -> Tensor:
         if block.mode == "upsample3d":
             b, c, t, h, w = x.shape
-            pair = self._conv(block.time_conv, x[:, :, 1:])
+            pair = self.conv(block.time_conv, x[:, :, 1:])
             pair = pair.reshape(b, 2, c, t - 1, h, w).permute(0, 2, 3, 1, 4, 5).reshape(b, c, 2 * t - 2, h, w)
             x = torch.cat([x[:, :, :1], pair], dim=2).contiguous(memory_format=torch.channels_last_3d)
         conv = block.resample[1]
