@@ -15,7 +15,7 @@ class TooLarge(Problem, HTTPException):
     """413. An HTTPException too, since FastAPI makes a 400 of whatever else the reading of a body raises."""
 
     def __init__(self, limit: int) -> None:
-        super().__init__(413, "body-too-large", f"a body has at most {limit} bytes", limit=limit)
+        super().__init__(413, code="body-too-large", detail=f"a body has at most {limit} bytes", limit=limit)
         self.status_code = self.status
 
 
