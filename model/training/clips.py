@@ -68,9 +68,7 @@ class Pool:
         self._make, self._share, self._capacity = make, share, capacity
         first = make()
         self.chunk = first[0].shape[0]
-        self._rings = [
-            torch.empty((capacity, *t.shape[1:]), dtype=t.dtype, device=t.device) for t in first
-        ]
+        self._rings = [torch.empty((capacity, *t.shape[1:]), dtype=t.dtype, device=t.device) for t in first]
         self._next = self.made = 0
         self._seconds = 0.0
         self._insert(first)

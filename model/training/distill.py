@@ -157,7 +157,9 @@ class Student:
         latents = torch.cat([latents, latents.new_zeros((rows - len(latents), *latents.shape[1:]))])
         captions = (pick[:, None] * blocks + torch.arange(blocks, device=device)).flatten()
         after = captions.view(-1, blocks)[:, 1:].flatten()
-        index = F.pad(torch.cat([after, captions.repeat(passes)]), (0, rows - self._used), value=len(walks.hidden) - 1)
+        index = F.pad(
+            torch.cat([after, captions.repeat(passes)]), (0, rows - self._used), value=len(walks.hidden) - 1
+        )
         text = self.net.rows.project_text(walks.hidden)
         timestep = F.pad(sigma * 1000, (clean, rows - self._used))
         v, _ = self.net.rows(latents, timestep, text[index], walks.mask[index], self._layout)

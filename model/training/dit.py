@@ -1,9 +1,9 @@
 """Train the starter's transformer: `python -m model.training.dit --stages short,long,distill --run RUN --out OUT`.
 
-*short*: clips of two blocks, nearly half with a steer, so that the text is what counts. *long*: clips of many
-blocks, part of the past self-made, rate to zero: this is what keeps an endless stream from drifting. *distill*:
-few Euler steps that land where many did. A piece may be one stage or several. RUN keeps the resumable state of all stages, OUT gets the averaged
-weights in half precision. VAE and text encoder are read from --vae and --text.
+*short*: clips of two blocks, nearly half with a steer, so that the text is what counts. *long*: clips of many blocks,
+part of the past self-made, rate to zero: this is what keeps an endless stream from drifting. *distill*: few Euler
+steps that land where many did. A piece may be one stage or several. RUN keeps the resumable state of all stages, OUT
+gets the averaged weights of each in half precision. VAE and text encoder are read from --vae and --text.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Write the starter as a diffusers folder: `python -m model.training.export --vae V --dit D --text T --to model/starter`.
+"""Write the starter as a diffusers folder: `python -m model.training.export --vae V --dit D --text T`.
 
 The folder opens with diffusers' own `SanaVideoPipeline.from_pretrained` (sizes divisible by 32 there). Weights are
 half precision. `stream.json` says how the weights want to be streamed. README.md, the model card, is left alone.

@@ -99,7 +99,9 @@ class BlockFlow:
     ) -> None:
         plain = clip_layout(clips, blocks, copies, frames, WINDOW_BLOCKS)
         if plain.rows > rows:
-            raise ValueError(f"{clips} clips of {blocks} blocks in {copies} copies need {plain.rows} rows, not {rows}")
+            raise ValueError(
+                f"{clips} clips of {blocks} blocks in {copies} copies need {plain.rows} rows, not {rows}"
+            )
         self.net, self.clips, self.blocks, self.copies = net, clips, blocks, copies
         self.used = plain.rows
         self.layout = plain.padded(rows).to(device)

@@ -42,7 +42,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(list(params), {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # no closure is evaluated
         """Apply one step from the gradients present."""
         for group in self.param_groups:
             shapes: dict[tuple[int, int], list[nn.Parameter]] = {}
@@ -123,9 +123,7 @@ class Average:
         """Move the average towards the current tensors."""
         self.steps += 1
         decay = min(self.decay, self.steps / (self.steps + 10))
-        torch._foreach_lerp_(
-            list(self.tensors.values()), [named[name].detach() for name in self.tensors], 1 - decay
-        )
+        torch._foreach_lerp_(list(self.tensors.values()), [named[name].detach() for name in self.tensors], 1 - decay)
 
 
 def warm_flat_linear(step: int, progress: float, *, warm_steps: int, flat_until: float, end: float) -> float:

@@ -113,7 +113,7 @@ def rope_tables(first_frame: Tensor, frames: int, height: int, width: int, head_
 
     def angles(positions: Tensor, size: int) -> Tensor:
         exponent = torch.arange(0, size, 2, dtype=torch.float64, device=device) / size
-        return positions.double()[..., None] * 10000.0 ** -exponent
+        return positions.double()[..., None] * 10000.0**-exponent
 
     time = angles(first_frame[:, None] + torch.arange(frames, device=device), head_dim - 2 * side)
     rows = first_frame.shape[0]
@@ -310,11 +310,8 @@ class RowsPass:
             table = (block.scale_shift_table.float() + modulation).to(dtype)
             *queries, own = self._sums(block, x, table, cos, sin)
             source = own[: layout.clean] if past is None else past.sums[index]
-            if layout.clean:
-                own_and_past = own + (layout.reads @ source.flatten(1)).view_as(own)
-            else:
-                own_and_past = own
-            x, y = self._mix(block, x, table, tuple(queries), own_and_past, text, bias, size)
+            sums = own + (layout.reads @ source.flatten(1)).view_as(own) if layout.clean else own
+            x, y = self._mix(block, x, table, tuple(queries), sums, text, bias, size)
             lasts = y[: layout.clean, -1] if past is None else past.lasts[index]
             left = torch.cat([lasts, torch.zeros_like(y[:1, -1])])[layout.left]
             x = self._end(block, x, table, y, left[:, None])

@@ -71,9 +71,7 @@ class AttributeHeads(nn.Module):
 
     def __init__(self, width: int, sizes: dict[str, int]) -> None:
         super().__init__()
-        self.heads = nn.ModuleDict(
-            {key.replace(" ", "_"): nn.Linear(2 * width, size) for key, size in sizes.items()}
-        )
+        self.heads = nn.ModuleDict({key.replace(" ", "_"): nn.Linear(2 * width, size) for key, size in sizes.items()})
 
     def forward(self, states: Tensor, mask: Tensor) -> list[Tensor]:
         """Return logits `(captions, values)` for each attribute, from `(captions, tokens, width)` states."""

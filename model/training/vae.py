@@ -42,9 +42,7 @@ def build_vae() -> Any:
 def picture_loss(decoded: Tensor, target: Tensor) -> Tensor:
     """Mean error of pictures, their gradients and their 4x-pooled form; `(b, 3, t, h, w)` in -1..1."""
     error = decoded.float() - target.float()
-    gradients = (
-        error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean() + error.diff(dim=-3).abs().mean()
-    )
+    gradients = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean() + error.diff(dim=-3).abs().mean()
     coarse = F.avg_pool2d(error.flatten(0, 2)[:, None], 4).abs().mean()
     return error.abs().mean() + 0.5 * gradients + 0.5 * coarse
 
@@ -68,26 +66,6 @@ def split_parameters(vae: Any) -> tuple[list[Any], list[Any]]:
     for name, parameter in vae.named_parameters():
         (rest if parameter.dim() < 4 or "norm" in name else matrices).append(parameter)
     return matrices, rest
-
-
-def faster_form(vae: Any, pictures: Tensor, compare: Any) -> VaeParallel:
-    """Time one step of both forms of the 3x3x3 convolutions and return the faster."""
-    best: tuple[float, VaeParallel] | None = None
-    for flat in (False, True):
-        parallel = VaeParallel(vae, compiled=True, flat=flat)
-        for attempt in range(4):
-            if attempt == 2:
-                torch.cuda.synchronize()
-                begin = time.monotonic()
-            training_loss(parallel, pictures, compare)[0].backward()
-        torch.cuda.synchronize()
-        seconds = (time.monotonic() - begin) / 2
-        say(f"vae: flat={flat} {seconds * 1e3:.1f} ms a forward and backward pass")
-        if best is None or seconds < best[0]:
-            best = (seconds, parallel)
-    vae.zero_grad(set_to_none=True)
-    assert best is not None
-    return best[1]
 
 
 @torch.no_grad()
@@ -136,14 +114,16 @@ def finish(
     vae.load_state_dict(average.tensors, strict=True)
     mean, std = latent_statistics(parallel, pool, dtype)
     write_shards(out, "vae", average.tensors)
-    score = held_out(VaeParallel(vae, flat=parallel.flat), device, dtype, out / "vae.jpg")
+    score = held_out(VaeParallel(vae), device, dtype, out / "vae.jpg")
     config = {**CONFIG, "latents_mean": mean.tolist(), "latents_std": std.tolist()}
     (out / "vae.json").write_text(json.dumps({"config": config, "psnr_db": score}))
     say(f"vae: held-out PSNR {score:.2f} dB; latent std {std.min():.2f} to {std.max():.2f}")
     vae.load_state_dict(kept)
 
 
-def train(run: Path, out: Path, clock_args: tuple[float, float | None], clips: int, pictures: int, pool_clips: int) -> None:
+def train(
+    run: Path, out: Path, clock_args: tuple[float, float | None], clips: int, pictures: int, pool_clips: int
+) -> None:
     """Train for a number of seconds, resuming what `run` holds."""
     device = pick_device()
     cuda = device.type == "cuda"
@@ -164,13 +144,17 @@ def train(run: Path, out: Path, clock_args: tuple[float, float | None], clips: i
     begin = time.monotonic()
     kind = ClipKind((pictures + 3) // 4, 1, 0.06)
     pool = picture_pool(
-        kind, chunk=min(32, pool_clips), capacity=pool_clips, start=min(256, pool_clips), share=0.15, seed=step + 1, device=device
+        kind,
+        chunk=min(32, pool_clips),
+        capacity=pool_clips,
+        start=min(256, pool_clips),
+        share=0.15,
+        seed=step + 1,
+        device=device,
     )
     say(f"vae: {pool.made} clips of {kind.pictures} pictures in {time.monotonic() - begin:.1f} s")
     compare = torch.compile(picture_loss, dynamic=False) if cuda else picture_loss
-    first = to_unit(pool.draw(clips)[0], dtype)
-    parallel = faster_form(vae, first, compare) if cuda else VaeParallel(vae)
-    say(f"vae: ready to train after {time.monotonic() - begin:.1f} s")
+    parallel = VaeParallel(vae, compiled=cuda)
 
     def save() -> None:
         saved = {"vae": vae.state_dict(), "optimisers": optimisers.state_dict(), "average": average.tensors}

@@ -49,16 +49,11 @@ class VaeParallel:
     Args:
         vae: the module; `patch_size` set, residual or not.
         compiled: compile the pointwise parts (worth it on an accelerator only).
-        flat: compute 3x3x3 convolutions as flat ones over three frames' channels; which is faster depends on
-            the card, so `model.training.vae` times both.
     """
 
-    def __init__(self, vae: Any, compiled: bool = False, flat: bool = False) -> None:
+    def __init__(self, vae: Any, compiled: bool = False) -> None:
         self.vae = vae
-        self.flat = flat
-        wrap: Callable[[Any], Any] = (
-            (lambda f: torch.compile(f, dynamic=False)) if compiled else (lambda f: f)
-        )
+        wrap: Callable[[Any], Any] = (lambda f: torch.compile(f, dynamic=False)) if compiled else (lambda f: f)
         self._norm = wrap(_norm_silu_pad)
         self._upsample = wrap(_upsample)
         self._add_down = wrap(_add_down)
@@ -93,9 +88,7 @@ class VaeParallel:
             latents: `(batch, z, latent frames, height / 8, width / 8)`, not normalised.
         """
         vae = self.vae
-        x = F.conv3d(
-            latents, _like(vae.post_quant_conv.weight, latents), _like(vae.post_quant_conv.bias, latents)
-        )
+        x = F.conv3d(latents, _like(vae.post_quant_conv.weight, latents), _like(vae.post_quant_conv.bias, latents))
         x = self.conv(vae.decoder.conv_in, x)
         x = self.middle(vae.decoder.mid_block, x)
         for block in vae.decoder.up_blocks:
@@ -117,11 +110,6 @@ class VaeParallel:
     def _conv_padded(self, conv: Any, x: Tensor) -> Tensor:
         """A causal convolution over frames that are already padded on the left."""
         side = conv.weight.shape[-1] // 2
-        if self.flat and conv.weight.shape[2:] == (3, 3, 3):
-            near = x[:, :, 2:]
-            stacked = torch.cat([_fold(x[:, :, :-2]), _fold(x[:, :, 1:-1]), _fold(near)], dim=1)
-            weight = _like(conv.weight, x).permute(0, 2, 1, 3, 4).flatten(1, 2)
-            return _unfold(F.conv2d(stacked, weight, _like(conv.bias, x), padding=side), near)
         return F.conv3d(x, _like(conv.weight, x), _like(conv.bias, x), padding=(0, side, side))
 
     def _normed(self, norm: Any, conv: Any, x: Tensor) -> Tensor:

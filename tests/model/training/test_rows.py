@@ -65,7 +65,8 @@ def test_many_blocks_equal_the_stream(transformer: Any, window: int | None) -> N
     noise = torch.randn(blocks, 16, FRAMES, HEIGHT, WIDTH)
     stream = LatentStream(
         transformer, text=states[:1], text_mask=mask[:1], height=HEIGHT, width=WIDTH, block=FRAMES,
-        timesteps=(1000,), sampler="euler", window=window, noise=lambda frame, _: noise[frame // FRAMES, :, frame % FRAMES],
+        timesteps=(1000,), sampler="euler", window=window,
+        noise=lambda frame, _: noise[frame // FRAMES, :, frame % FRAMES],
     )  # fmt: skip
     streamed = []
     for block, prompt in enumerate(prompts):

@@ -1,0 +1,140 @@
+"""The pieces of the starter's training: optimiser, distillation, windows of the encoder."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from model.training.clips import Encoder
+from model.training.distill import Student, Teacher, euler_sigmas
+from model.training.flow import Batch, BlockFlow, Net
+from model.training.optim import Average, Muon, orthogonalise, warm_flat_linear
+from model.training.rows import initialise
+
+FRAMES, SIZE = 2, 4
+
+
+class Words(nn.Module):
+    """A text encoder of one embedding table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(bos_token_id=1)
+        self.table = nn.Embedding(10, 16)
+
+    def forward(self, ids: Tensor, attention_mask: Tensor) -> SimpleNamespace:
+        return SimpleNamespace(last_hidden_state=self.table(ids))
+
+
+@pytest.fixture
+def net() -> Net:
+    """A tiny net near the identity."""
+    from diffusers import SanaVideoTransformer3DModel
+
+    torch.manual_seed(0)
+    transformer = SanaVideoTransformer3DModel(
+        num_attention_heads=2, attention_head_dim=12, num_layers=2, num_cross_attention_heads=2,
+        cross_attention_head_dim=12, cross_attention_dim=24, caption_channels=16,
+    )  # fmt: skip
+    initialise(transformer)
+    return Net(transformer, Words(), compiled=False)
+
+
+def _batch(clips: int, blocks: int) -> Batch:
+    ids = torch.randint(2, 10, (clips, blocks, 5))
+    return Batch(torch.randn(clips, blocks, 16, FRAMES, SIZE, SIZE), ids, torch.ones_like(ids))
+
+
+def test_orthogonalise_brings_singular_values_near_one() -> None:
+    torch.manual_seed(0)
+    for shape in ((3, 8, 20), (2, 20, 8)):
+        values = torch.linalg.svdvals(orthogonalise(torch.randn(shape)))
+        assert values.min() > 0.6
+        assert values.max() < 1.3
+
+
+def test_muon_fits_a_matrix() -> None:
+    torch.manual_seed(0)
+    target = torch.randn(6, 9)
+    weight = nn.Parameter(torch.zeros(6, 9))
+    muon = Muon([weight], lr=0.1)
+    for _ in range(200):
+        muon.zero_grad()
+        (weight - target).square().sum().backward()
+        muon.step()
+    assert (weight - target).abs().max() < 0.2
+
+
+def test_average_follows_at_once_and_then_slowly() -> None:
+    tensor = torch.zeros(1)
+    average = Average({"x": tensor}, decay=0.9)
+    tensor.fill_(1.0)
+    average.update({"x": tensor})
+    assert average.tensors["x"].item() == pytest.approx(1 - 1 / 11)
+
+
+def test_rate_curve() -> None:
+    def at(step: int, progress: float) -> float:
+        return warm_flat_linear(step, progress, warm_steps=10, flat_until=0.5, end=0.1)
+
+    assert [at(0, 0.0), at(9, 0.0), at(100, 0.5)] == pytest.approx([0.1, 1.0, 1.0])
+    assert [at(100, 0.75), at(100, 1.0)] == pytest.approx([0.55, 0.1])
+
+
+def test_flow_loss_reaches_every_parameter(net: Net) -> None:
+    for parameter in net.transformer.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    flow = BlockFlow(net, clips=3, blocks=3, copies=2, frames=FRAMES, rows=26, device=torch.device("cpu"))
+    flow.loss(_batch(3, 3), self_made=True).backward()
+    silent = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert silent == []
+
+
+def test_too_few_rows_are_refused(net: Net) -> None:
+    with pytest.raises(ValueError, match="need 25 rows, not 20"):
+        BlockFlow(net, clips=5, blocks=2, copies=2, frames=FRAMES, rows=20, device=torch.device("cpu"))
+
+
+def test_euler_sigmas_are_the_recipe_s() -> None:
+    assert euler_sigmas(4) == pytest.approx([1.0, 0.9, 0.75, 0.5, 0.0])
+
+
+@pytest.mark.parametrize("guidance", [1.0, 1.5])
+def test_a_constant_velocity_is_distilled_already(net: Net, guidance: float) -> None:
+    """Then many steps and few land in the same place: the student's loss is nothing."""
+    nn.init.normal_(net.transformer.proj_out.bias)
+    device = torch.device("cpu")
+    teacher = Teacher(net, clips=3, blocks=2, frames=FRAMES, passes=3, guidance=guidance, rows=16, device=device)
+    student = Student(net, clips=2, blocks=2, frames=FRAMES, passes=3, rows=16, device=device)
+    batch = _batch(3, 2)
+    walks = teacher.walk(batch, None)
+    walks = teacher.walk(batch, walks.points[-1])
+    assert walks.points.shape == (4, 3, 2, 16, FRAMES, SIZE, SIZE)
+    assert (walks.points[0] - walks.points[-1]).abs().mean() > 0.5
+    assert student.loss(walks).item() < 1e-8
+
+
+def test_encoder_windows_begin_at_whole_latent_frames() -> None:
+    """Each later window gives what encoding from the last picture of its first latent frame gives."""
+
+    class Causal:
+        """Latent frame f is the sum of all pictures up to its last one."""
+
+        def encode(self, pictures: Tensor) -> Tensor:
+            latents = pictures.mean(dim=(1, 3, 4)).cumsum(1)[:, ::4]
+            return torch.stack([latents, latents], dim=1)[..., None, None]
+
+    zero, one = torch.zeros(1), torch.ones(1)
+    causal: Any = Causal()
+    whole = Encoder(causal, zero, one, None, 0, torch.float32)
+    cut = Encoder(causal, zero, one, None, 0, torch.float32, window=6)
+    pictures = torch.randint(0, 255, (2, 45, 3, 2, 2), dtype=torch.uint8)
+    made = cut.latents(pictures)
+    assert made.shape[2] == 12
+    assert torch.allclose(made[:, :, :6], whole.latents(pictures[:, :21]))
+    assert torch.allclose(made[:, :, 6:9], whole.latents(pictures[:, 12:33])[:, :, 3:])
+    assert torch.allclose(made[:, :, 9:], whole.latents(pictures[:, 24:45])[:, :, 3:])
