@@ -46,7 +46,11 @@ class Serve:
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         default = Settings()
-        parser.add_argument("--model", default=default.model, help="diffusers folder (default: the shipped starter)")
+        parser.add_argument(
+            "--model",
+            default=default.model,
+            help="diffusers folder, .pth file or Hugging Face id (default: the shipped starter)",
+        )
         parser.add_argument("--host", default=default.host, help="address to bind (default %(default)s)")
         parser.add_argument("--port", type=int, default=default.port, help="port, 0 for any (default %(default)s)")
         parser.add_argument("--device", default=default.device, help="cpu, cuda, cuda:1, mps (default: %(default)s)")
