@@ -54,6 +54,8 @@ class StreamConfig:
     lowercase: bool = True
     motion_score: int | None = 30
     complex_human_instruction: bool = True
+    prompt: str = "a sailboat on the sea at sunset"
+    """What a stream shows where nobody said."""
     vocabulary: Mapping[str, tuple[VocabularyEntry, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -79,6 +81,7 @@ class StreamConfig:
         _require("max_tokens", self.max_tokens, _whole(self.max_tokens, 1, 4096), "1 to 4096")
         score = self.motion_score
         _require("motion_score", score, score is None or _whole(score, 0, 1000), "0 to 1000, or null")
+        _require("prompt", self.prompt, isinstance(self.prompt, str) and self.prompt.strip() != "", "a text")
         for name in ("recache", "lowercase", "complex_human_instruction"):
             _require(name, getattr(self, name), isinstance(getattr(self, name), bool), "true or false")
 

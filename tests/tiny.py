@@ -32,6 +32,7 @@ STREAM: dict[str, Any] = {
     "lowercase": True,
     "motion_score": None,
     "complex_human_instruction": False,
+    "prompt": "the sea by day",
     "vocabulary": {
         "scene": [
             {"name": "sea", "prompt": "the sea", "synonyms": ["ocean"]},

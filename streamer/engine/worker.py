@@ -169,6 +169,7 @@ def _ready(checkpoint: Checkpoint, measured: Measured, options: argparse.Namespa
             "recache": config.recache,
         },
         max_prompt_chars=CHARS_PER_TOKEN * config.max_tokens,
+        prompt=config.prompt,
         vocabulary=config.to_dict()["vocabulary"],
     )
     ready = Ready(

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
@@ -57,7 +56,7 @@ class Sessions:
 
     async def start(self, ready: Ready) -> None:
         """Open `main`. Call once, when the engine is ready."""
-        self._main_prompt = self._main_prompt or first_prompt(ready.model.vocabulary)
+        self._main_prompt = self._main_prompt or ready.model.prompt
         self._engine.on_down(self._worker_down)
         self._engine.on_up(self._worker_up)
         self._open_main()
@@ -238,9 +237,3 @@ class Sessions:
                 return
             del self._over[id]
             self._sessions.pop(id, None)
-
-
-def first_prompt(vocabulary: dict[str, list[dict[str, Any]]]) -> str:
-    """What a stream shows when nobody said: the first word of the first two banks that the checkpoint knows."""
-    words = [str(bank[0]["prompt"]) for bank in [*vocabulary.values()][:2] if bank]
-    return " ".join(words) or "the sea at sunset"

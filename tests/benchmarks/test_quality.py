@@ -72,7 +72,7 @@ def test_each_kind_of_prompt_keeps_its_rule() -> None:
     assert all(set(bank) == set(NAMES[key]) for key, bank in prompts.FREE.items())
     assert set(prompts.SHADES) == set(NAMES["colour"])
     made = prompts.wishes(60, seed=4)
-    assert [w.kind for w in made[:3]] == list(prompts.KINDS)
+    assert [w.kind for w in made[::20]] == list(prompts.KINDS)
     assert all(prompts.held_out(w.attributes) == (w.kind == "unseen") for w in made)
     assert made == prompts.wishes(60, seed=4)
 
@@ -93,7 +93,7 @@ def test_steering_counts_what_came_and_what_stayed() -> None:
     score.count([turn], [before], [before], [after | {"scene": "city"}])
     assert score.soon["weather"] == [False]
     assert score.later["weather"] == [True]
-    assert sorted(score.kept) == [False, True, True, True, True]
+    assert score.kept == {key: [] if key == "weather" else [key != "scene"] for key in KEYS}
 
 
 def test_flicker_and_freeze() -> None:

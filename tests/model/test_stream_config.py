@@ -71,6 +71,7 @@ def test_what_the_file_says_arrives(tmp_path: Path) -> None:
         ("vocabulary", {"scene": ["sea"]}),
         ("vocabulary", {"scene": [{"name": "sea"}]}),
         ("vocabulary", {"scene": [{"name": "sea", "prompt": 3}]}),
+        ("prompt", " "),
         ("colour_depth", 8),
     ],
 )

@@ -40,6 +40,7 @@ INFO = ModelInfo(
     sampler="euler",
     state_options={},
     max_prompt_chars=100,
+    prompt="the sea",
     vocabulary={},
 )
 READY = Ready(

@@ -64,6 +64,7 @@ def ready(
         sampler="euler",
         state_options={"timesteps": [1000, 900, 750, 500], "shift": 3.0, "window": 6},
         max_prompt_chars=200,
+        prompt="the sea",
         vocabulary=VOCABULARY,
     )
     timings = Timings(first_block_s=first_block_s, pass_s=pass_s, passes=passes, decode_s=decode_s)
