@@ -55,7 +55,8 @@ def _show(context: Context) -> None:
     some = [
         (w, views) for opening in context.openings for w, views in zip(opening.wishes, opening.views, strict=True)
     ]
-    some = some[:SHOWN]
+    count = min(SHOWN, len(some))
+    some = [some[i * len(some) // count] for i in range(count)]
     half = context.sheet.columns // 2
     renders = rendered([w for w, _ in some], 1, context.options.seed)[:, 0]
     for start in range(0, len(some), half):

@@ -129,9 +129,9 @@ def wish(kind: Kind, rng: random.Random) -> Wish:
 
 
 def wishes(count: int, seed: int) -> list[Wish]:
-    """`count` prompts, a third of each kind, kinds in turn."""
+    """`count` prompts, a third of each kind, kind by kind."""
     rng = random.Random(seed)
-    return [wish(KINDS[i % len(KINDS)], rng) for i in range(count)]
+    return [wish(KINDS[i * len(KINDS) // count], rng) for i in range(count)]
 
 
 @dataclass(frozen=True)
