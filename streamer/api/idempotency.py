@@ -21,7 +21,7 @@ class Idempotency:
     """Remembers the answers of the last `KEPT_KEYS` keyed POSTs."""
 
     def __init__(self) -> None:
-        self._answers: OrderedDict[tuple[str, str], tuple[bytes, asyncio.Future[dict[str, Any]]]] = OrderedDict()
+        self._answers: OrderedDict[tuple[str, ...], tuple[bytes, asyncio.Future[dict[str, Any]]]] = OrderedDict()
 
     async def once(
         self, request: Request, body: BaseModel, act: Callable[[], Awaitable[dict[str, Any]]]
@@ -37,7 +37,9 @@ class Idempotency:
         if not 0 < len(key) <= MAX_KEY_CHARS:
             message = f"Idempotency-Key has 1 to {MAX_KEY_CHARS} characters"
             raise Problem(422, "key-invalid", message, field="Idempotency-Key", limit=MAX_KEY_CHARS)
-        place, digest = (request.url.path, key), hashlib.sha256(repr(body).encode(errors="replace")).digest()
+        # A key is its caller's own: another's must not be given this one's answer, which may hold a control token.
+        caller = (request.client.host if request.client else "", request.headers.get("authorization", ""))
+        place, digest = (request.url.path, key, *caller), hashlib.sha256(repr(body).encode(errors="replace")).digest()
         if place in self._answers:
             first, answer = self._answers[place]
             if first != digest:

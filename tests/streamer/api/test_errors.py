@@ -217,6 +217,9 @@ async def test_the_same_key_happens_once(http: httpx.AsyncClient) -> None:
     again = (await http.post(STREAMS, json={"prompt": "the sea"}, headers=key)).json()
     assert first == again
     problem(await http.post(STREAMS, json={"prompt": "the lake"}, headers=key), 422, "key-reused")
+    other = await http.post(STREAMS, json={"prompt": "the sea"}, headers=key | {"Authorization": "Bearer other"})
+    assert other.json()["id"] != first["id"]
+    await http.delete(f"{STREAMS}/{other.json()['id']}")
     await http.delete(f"{STREAMS}/{first['id']}")
 
 
