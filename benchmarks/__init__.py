@@ -2,5 +2,5 @@
 
 import os
 
-# As the model worker sets it, before torch is imported: threads that spin while they wait take the cores from others.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# As the model worker sets it (`streamer.engine.worker` says why), before torch is imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")

@@ -11,12 +11,9 @@ from __future__ import annotations
 
 import argparse
 import copy
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in the worker: threads that spin starve their neighbours
 
 import torch
 from diffusers import AutoencoderKLWan

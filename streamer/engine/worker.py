@@ -78,9 +78,10 @@ def run(link: Link, options: argparse.Namespace) -> int:
     except CheckpointError as error:
         raise _StartError(str(error)) from error
     link.send(Progress(fraction=0.05, what="importing torch"))
-    # By default OpenMP's threads spin where they wait for each other. With others on the same cores (the server, an
-    # encoder, a browser) that made a pass 10 to 20 times slower; sleeping costs next to nothing.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # OpenMP's threads spin where they wait for each other. Left alone they spin so long that a pass takes 10 to 20
+    # times as long when others need the same cores (the server, an encoder, a browser); without any spinning a pass
+    # on quiet cores takes half as long again. This many turns are some microseconds: the gap between two operations.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # from here on nothing is looked up
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # stderr is for what went wrong
     import torch
