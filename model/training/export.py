@@ -52,7 +52,7 @@ def stream_settings(passes: int, first_passes: int) -> dict[str, Any]:
         "lowercase": True,
         "motion_score": None,
         "complex_human_instruction": False,
-        "prompt": "a red sailboat on the sea at sunset",
+        "prompt": "a red sailboat on the sea at sunset, clear sky",
         "vocabulary": vocabulary(),
     }
 
