@@ -33,6 +33,7 @@ async def model(state: StateOf) -> dict[str, Any]:
         "capacity": ready.capacity,
         "limits": {
             "prompt_chars": info.max_prompt_chars,
+            "guidance_scale": info.max_guidance_scale,
             "wait_s": spec.MAX_WAIT_S,
             "duration_s": spec.MAX_DURATION_S,
             "pending_steers": steers.MAX_PENDING,

@@ -132,6 +132,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     state_options: dict[str, Any]
     """sampler, timesteps, shift, window, sink, decay, recache: what a log's header records beside seed and size."""
     max_prompt_chars: int
+    max_guidance_scale: float
+    """1 where the machine has no time for the second row that guidance takes."""
     prompt: str
     """What a stream shows where nobody said."""
     vocabulary: dict[str, list[dict[str, Any]]]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 NICENESS = 5
 """Below the server, whose event loop and encoders must never wait for the model."""
+MAX_GUIDANCE_SCALE = 20.0
 CHARS_PER_TOKEN = 8
 """A prompt of more characters than this a token would be cut anyway."""
 PR_SET_PDEATHSIG = 1
@@ -148,6 +149,7 @@ def _ready(checkpoint: Checkpoint, measured: Measured, options: argparse.Namespa
     else:
         rate_hz, why = choose_rate(cost_s, config.rate_hz, alone=device.type != "cpu")
     allowed = slots(device, measured.stream_nbytes)
+    holds = min(allowed, capacity(cost_s, rate_hz))
     info = ModelInfo(
         name=display_name(options.model),
         weights_hash=checkpoint.weights_hash,
@@ -169,6 +171,7 @@ def _ready(checkpoint: Checkpoint, measured: Measured, options: argparse.Namespa
             "decay": config.decay,
             "recache": config.recache,
         },
+        max_guidance_scale=MAX_GUIDANCE_SCALE if holds > 1 else 1.0,
         max_prompt_chars=CHARS_PER_TOKEN * config.max_tokens,
         prompt=config.prompt,
         vocabulary=config.to_dict()["vocabulary"],
@@ -179,7 +182,7 @@ def _ready(checkpoint: Checkpoint, measured: Measured, options: argparse.Namespa
         model=info,
         timings=measured.timings,
         slots=allowed,
-        capacity=min(allowed, capacity(cost_s, rate_hz)),
+        capacity=holds,
         rate_hz=rate_hz,
         rate_reason=why,
     )

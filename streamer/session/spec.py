@@ -17,7 +17,6 @@ MAX_SEED = 2**64 - 1
 MAX_WAIT_S = 600.0
 """A steer may be asked for this long ahead."""
 MAX_DURATION_S = 30 * 86400.0
-MAX_GUIDANCE = 20.0
 MAX_MOTION = 100
 MAX_METADATA = 16
 IDLE_TIMEOUT_S: dict[str, float | None] = {"pause": 3600.0, "run": None, "end": 60.0}
@@ -149,7 +148,7 @@ def steer_values(
     if negative_prompt:
         prompt(negative_prompt, model, f"{prefix}negative_prompt")
     if guidance_scale is not None:
-        number(f"{prefix}guidance_scale", guidance_scale, 1.0, MAX_GUIDANCE)
+        number(f"{prefix}guidance_scale", guidance_scale, 1.0, model.max_guidance_scale)
 
 
 def number(field: str, value: Any, low: float, high: float) -> Any:

@@ -39,6 +39,7 @@ INFO = ModelInfo(
     first_block_latent_frames=3,
     sampler="euler",
     state_options={},
+    max_guidance_scale=20.0,
     max_prompt_chars=100,
     prompt="the sea",
     vocabulary={},

@@ -63,6 +63,7 @@ def ready(
         first_block_latent_frames=block if first is None else first,
         sampler="euler",
         state_options={"timesteps": [1000, 900, 750, 500], "shift": 3.0, "window": 6},
+        max_guidance_scale=20.0,
         max_prompt_chars=200,
         prompt="the sea",
         vocabulary=VOCABULARY,
