@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,10 +25,9 @@ from diffusers import AutoencoderKLWan, SanaVideoTransformer3DModel
 from streamer_client import Client
 from torch import Tensor
 
+from benchmarks.serving import serve
 from model.checkpoint import Checkpoint, load_checkpoint
 from model.stream import LatentStream
-
-STREAMER = Path(sys.executable).with_name("streamer")
 
 
 def main() -> None:
@@ -147,22 +145,8 @@ def diffusers_block(folder: Path, dtype: torch.dtype, checkpoint: Checkpoint) ->
 
 async def served(folder: Path, seconds: float) -> None:
     """Print the processor's share while one viewer watches over WebSocket."""
-    server = await asyncio.create_subprocess_exec(
-        STREAMER, "serve", "--model", str(folder), "--port", "0", stdout=asyncio.subprocess.PIPE
-    )
-    assert server.stdout is not None
-    try:
-        url = ""
-        async for line in server.stdout:
-            text = line.decode()
-            url = url or next(word for word in text.split() if word.startswith("http"))
-            if "ready" in text:
-                break
-        async with Client(url) as client:
-            await watch(client, psutil.Process(server.pid), seconds)
-    finally:
-        server.terminate()
-        await server.wait()
+    async with serve(folder) as (url, server), Client(url) as client:
+        await watch(client, server, seconds)
 
 
 async def watch(client: Client, server: psutil.Process, seconds: float) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 import time
 from contextlib import aclosing
 from pathlib import Path
@@ -17,7 +16,8 @@ from pathlib import Path
 import psutil
 from streamer_client import Client
 
-STREAMER = Path(sys.executable).with_name("streamer")
+from benchmarks.serving import serve
+
 PROMPTS = ("a red sailboat on the sea at night", "a yellow balloon over a meadow by day", "a train in the desert")
 
 
@@ -33,22 +33,8 @@ def main() -> None:
 
 async def run(model: Path, seconds: float, every: float) -> None:
     """Start a server, watch `main`, print a row now and then."""
-    server = await asyncio.create_subprocess_exec(
-        STREAMER, "serve", "--model", str(model), "--port", "0", stdout=asyncio.subprocess.PIPE
-    )
-    assert server.stdout is not None
-    try:
-        url = ""
-        async for line in server.stdout:
-            text = line.decode()
-            url = url or next(word for word in text.split() if word.startswith("http"))
-            if "ready" in text:
-                break
-        async with Client(url) as client:
-            await watch(client, psutil.Process(server.pid), seconds, every)
-    finally:
-        server.terminate()
-        await server.wait()
+    async with serve(model) as (url, server), Client(url) as client:
+        await watch(client, server, seconds, every)
 
 
 async def watch(client: Client, server: psutil.Process, seconds: float, every: float) -> None:

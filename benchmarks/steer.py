@@ -25,7 +25,8 @@ from streamer_client import Client
 from streamer_client.stream import Stream
 from streamer_client.video import VideoSocket, packets
 
-STREAMER = Path(sys.executable).with_name("streamer")
+from benchmarks.serving import serve
+
 COLUMNS = ("wait", "compute", "total", "client", "viewer")
 SETTLE_S = 3.0
 STEER_TIMEOUT_S = 60.0
@@ -67,22 +68,8 @@ async def server(options: argparse.Namespace) -> AsyncIterator[str]:
     if options.url:
         yield options.url
         return
-    arguments = ("serve", "--model", str(options.model), "--port", "0")
-    process = await asyncio.create_subprocess_exec(STREAMER, *arguments, stdout=asyncio.subprocess.PIPE)
-    try:
-        assert process.stdout is not None
-        url, line = "", ""
-        while not url or "ready" not in line:
-            line = (await process.stdout.readline()).decode()
-            if not line:
-                raise SystemExit("the server ended before it was ready")
-            print(line.rstrip(), flush=True)
-            url = url or next((word for word in line.split() if word.startswith("http")), "")
+    async with serve(options.model) as (url, _):
         yield url
-    finally:
-        if process.returncode is None:
-            process.terminate()
-            await process.wait()
 
 
 class Watch:
