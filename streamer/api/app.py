@@ -104,7 +104,13 @@ def create_app(settings: Settings, sessions: Sessions, engine: Engine) -> FastAP
         progress = engine.progress
         fraction, what = (progress.fraction, progress.what) if progress else (0.0, "starting the worker")
         problem = problems.Problem(
-            503, "not-ready", f"warming up: {what}", retry_after_s=1.0, progress=round(fraction, 3), what=what
+            503,
+            "not-ready",
+            f"warming up: {what}",
+            retry_after_s=1.0,
+            progress=round(fraction, 3),
+            what=what,
+            vocabulary=engine.vocabulary,
         )
         return problem.response(None)
 

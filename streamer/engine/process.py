@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from streamer.engine.child import Child
 from streamer.engine.protocol import (
@@ -62,6 +62,7 @@ class Engine:
     Attributes:
         ready: What the worker measured; None while there is no worker that is warm.
         progress: The worker's last word while it starts.
+        vocabulary: What the checkpoint knows, told before the worker is warm.
         stats: The last statistics of the worker that is up.
         restarts: How many times the worker was started again.
     """
@@ -69,6 +70,7 @@ class Engine:
     def __init__(self, arguments: list[str], rate_hz: float | None) -> None:
         self.ready: Ready | None = None
         self.progress = Progress(fraction=0.0, what="starting the model worker")
+        self.vocabulary: dict[str, list[dict[str, Any]]] | None = None
         self.stats: Stats | None = None
         self.restarts = 0
         self._arguments = arguments
@@ -209,6 +211,7 @@ class Engine:
         match message:
             case Progress():
                 self.progress = message
+                self.vocabulary = message.vocabulary or self.vocabulary
             case Ready():
                 if message.version != PROTOCOL_VERSION:
                     raise EngineError(f"version {message.version}, ours is {PROTOCOL_VERSION}")

@@ -113,6 +113,8 @@ class Close(Message, frozen=True, kw_only=True):
 class Progress(Message, frozen=True, kw_only=True):
     fraction: float
     what: str
+    vocabulary: dict[str, list[dict[str, Any]]] | None = None
+    """What the checkpoint knows, as soon as that is known: pads are there before the model is."""
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):

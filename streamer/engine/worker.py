@@ -15,7 +15,8 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from streamer.engine.budget import capacity, choose_rate, picture_s
 from streamer.engine.link import Link
@@ -94,7 +95,7 @@ def run(link: Link, options: argparse.Namespace) -> int:
     except (RuntimeError, AssertionError) as error:
         raise _StartError(f"device {options.device}: {str(error).splitlines()[0]}") from error
     dtype = {"bf16": torch.bfloat16, "fp32": torch.float32, None: None}[options.dtype]
-    link.send(Progress(fraction=0.2, what="importing the model"))
+    link.send(Progress(fraction=0.2, what="importing the model", vocabulary=_vocabulary(source.folder)))
     from model.checkpoint import load_checkpoint
     from model.weights import Kind
     from streamer.engine.worker_loop import WorkerLoop
@@ -136,6 +137,15 @@ def _telling(link: Link, what: str) -> Iterator[None]:
     finally:
         done.set()
         teller.join()
+
+
+def _vocabulary(folder: Path) -> dict[str, list[dict[str, Any]]] | None:
+    from model.stream_config import StreamConfig
+
+    try:
+        return StreamConfig.load(folder).to_dict()["vocabulary"]
+    except ValueError:
+        return None  # the loader says what is wrong with it
 
 
 def _ready(checkpoint: Checkpoint, measured: Measured, options: argparse.Namespace) -> tuple[Ready, str]:

@@ -129,8 +129,9 @@ async def test_an_unknown_stream_is_gone(view: Opener) -> None:
 
 
 async def test_while_the_server_warms_up_pads_queue(view: Opener, api: httpx.AsyncClient) -> None:
-    viewer = await view("/")  # the vocabulary stays with the browser
-    warm = {"status": 503, "json": {"code": "not-ready", "status": 503, "progress": 0.4}}
+    viewer = await view("/")
+    vocabulary = (await api.get("/model")).json()["vocabulary"]
+    warm = {"status": 503, "json": {"code": "not-ready", "status": 503, "progress": 0.4, "vocabulary": vocabulary}}
     cold = True
 
     async def answer(route: Any) -> None:

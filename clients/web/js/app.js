@@ -67,10 +67,11 @@ class Page {
     };
     attachment.onmodel = (model) => {
       this.album.open(model.weights_hash);
-      deck.model = model;
+      deck.vocabulary = model.vocabulary;
       this.stage.size(model.sizes[0]);
       $("#model").textContent = model.checkpoint;
     };
+    attachment.onvocabulary = (vocabulary) => (deck.vocabulary = vocabulary);
     attachment.onstream = (stream) => this.#found(stream);
     feed.onpicture = (picture, at) => {
       steers.picture(picture, at);

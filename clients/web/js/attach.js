@@ -3,12 +3,11 @@
  * come back after either end was away. Draws nothing.
  */
 
-import { Backoff, pause, store } from "./dom.js";
+import { Backoff, pause } from "./dom.js";
 import { Problem } from "./api.js";
 
 const POLL_MS = 5000;
 const WARM_POLL_MS = 600;
-const MODEL = "model";
 const FULL = ["capacity-full", "viewers-full"];
 
 /** @typedef {"connecting" | "warming" | "live" | "reconnecting" | "full" | "gone"} Phase */
@@ -17,6 +16,7 @@ export class Attachment {
   #backoff = new Backoff();
   #looking = false;
   #warmed = { at: 0, fraction: 0 };
+  #learnt = false;
   /** Counts searches, so that an older one can't overrule a newer. */
   #search = 0;
 
@@ -46,6 +46,8 @@ export class Attachment {
     this.onchange = () => {};
     /** @type {(model: import("./api.js").Model) => void} */
     this.onmodel = () => {};
+    /** While it warms up, once it is known. @type {(vocabulary: import("./api.js").Model["vocabulary"]) => void} */
+    this.onvocabulary = () => {};
     /** @type {(stream: import("./api.js").Stream) => void} */
     this.onstream = () => {};
     feed.onlink = (link) => this.#linked(link);
@@ -127,7 +129,6 @@ export class Attachment {
     this.problem = null;
     if (!this.model) {
       this.model = model;
-      store.set(MODEL, model);
       this.onmodel(model);
     }
     this.onstream(stream);
@@ -150,6 +151,7 @@ export class Attachment {
     } catch (error) {
       if (error instanceof Problem && error.status === 503) {
         this.#warming(error.body.progress ?? 0);
+        this.#learn(error.body.vocabulary);
         return pause(WARM_POLL_MS);
       }
     }
@@ -168,10 +170,14 @@ export class Attachment {
     const leftS = gained > 0.05 ? ((1 - fraction) * since) / gained / 1000 : NaN;
     // A countdown never counts up.
     this.progress = { fraction, leftS: this.progress.leftS < leftS ? this.progress.leftS : leftS };
-    // Pads that a visit before knew already queue.
-    const known = this.model ? null : store.get(MODEL);
-    if (known && this.phase !== "warming") this.onmodel(known);
     this.#enter("warming");
+  }
+
+  /** Pads are there, and queue, before the model is warm. @param {import("./api.js").Model["vocabulary"]} [vocabulary] */
+  #learn(vocabulary) {
+    if (!vocabulary || this.model || this.#learnt) return;
+    this.#learnt = true;
+    this.onvocabulary(vocabulary);
   }
 
   /** @param {Problem} problem that lists streams to join instead */

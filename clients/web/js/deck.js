@@ -53,9 +53,9 @@ export class Deck {
     this.#fill();
   }
 
-  /** @param {import("./api.js").Model} model */
-  set model(model) {
-    this.#vocabulary = model.vocabulary ?? {};
+  /** @param {import("./api.js").Model["vocabulary"]} vocabulary */
+  set vocabulary(vocabulary) {
+    this.#vocabulary = vocabulary;
     this.field.words = new Words(this.#vocabulary);
     this.#fill();
   }

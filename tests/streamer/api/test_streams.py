@@ -38,6 +38,16 @@ async def test_health_and_model(http: httpx.AsyncClient) -> None:
     assert model["capacity"] >= 1
 
 
+async def test_what_the_checkpoint_knows_is_told_before_it_is_warm(tiny_model: Path) -> None:
+    async with serve(tiny_model, ready=False) as server, httpx.AsyncClient(base_url=server.url) as http:
+        async with asyncio.timeout(60):
+            while (answer := await http.get("/readyz")).status_code == 503 and "vocabulary" not in answer.json():
+                pass
+        assert answer.status_code == 503
+        assert [word["name"] for word in answer.json()["vocabulary"]["scene"]] == ["sea", "mountains"]
+        await server.line("ready")
+
+
 async def test_main_is_shared_and_has_a_page(http: httpx.AsyncClient, server: Server) -> None:
     main = (await http.get("/v1/streams/main")).json()
     assert (await http.get(f"/v1/streams/{main['id']}")).json()["id"] == main["id"]
