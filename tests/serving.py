@@ -64,3 +64,17 @@ async def serve(model: Path, *arguments: str, ready: bool = True) -> AsyncIterat
             process.kill()
             await process.wait()
             raise
+
+
+async def run(*arguments: str, only_errors: bool = False) -> tuple[int, str]:
+    """Exit status of a `streamer` command, and what it printed (`only_errors`: on stderr alone)."""
+    process = await asyncio.create_subprocess_exec(
+        STREAMER,
+        *arguments,
+        stdout=asyncio.subprocess.DEVNULL if only_errors else asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE if only_errors else asyncio.subprocess.STDOUT,
+    )
+    async with asyncio.timeout(90):
+        printed, errors = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, (errors if only_errors else printed).decode()

@@ -68,7 +68,7 @@ class Child:
         except TimeoutError:
             self.kill(f"it said nothing for {silence_s:.0f} s")
         except ConnectionError:
-            pass
+            pass  # it is gone: the empty answer says so, `end` says why
         return b""
 
     def kill(self, why: str) -> None:

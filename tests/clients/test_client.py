@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 import pytest
 import pytest_asyncio
-from serving import STREAMER, Server, serve
+from serving import Server, run, serve
 from streamer_client import Client, Problem, SteerFailed, StreamerError
 from streamer_client.cli import UsageError
 from streamer_client.watch import parse_steer
@@ -156,14 +156,3 @@ async def test_steer_times() -> None:
     assert parse_steer(" 2.5 : a: b") == (2.5, "a: b")
     with pytest.raises(UsageError):
         parse_steer("ten: night")
-
-
-async def run(*arguments: str) -> tuple[int, str]:
-    """Exit status and what `streamer` printed."""
-    process = await asyncio.create_subprocess_exec(
-        STREAMER, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    async with asyncio.timeout(90):
-        text, _ = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, text.decode()

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from serving import STREAMER, Server, serve
+from serving import Server, run, serve
 from websockets.asyncio.client import connect
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -215,21 +215,23 @@ async def test_bad_model_folder_is_one_line(tiny_model: Path, tmp_path: Path, da
             weights.write_bytes(weights.read_bytes()[:-100])
         else:
             shutil.rmtree(folder / "transformer")
-    status, text = await run("serve", "--model", str(folder), "--port", "0")
+    status, text = await run("serve", "--model", str(folder), "--port", "0", only_errors=True)
     assert status == 2
     assert len(text.splitlines()) == 1, text
     assert str(folder) in text
 
 
 async def test_bad_first_prompt_is_one_line(tiny_model: Path) -> None:
-    status, text = await run("serve", "--model", str(tiny_model), "--port", "0", "--prompt", "x" * 5000)
+    status, text = await run(
+        "serve", "--model", str(tiny_model), "--port", "0", "--prompt", "x" * 5000, only_errors=True
+    )
     assert (status, len(text.splitlines())) == (2, 1), text
     assert "--prompt" in text
 
 
 async def test_port_in_use_is_one_line(server: Server) -> None:
     port = server.url.rpartition(":")[2]
-    status, text = await run("serve", "--port", port)
+    status, text = await run("serve", "--port", port, only_errors=True)
     assert (status, len(text.splitlines())) == (2, 1)
     assert port in text
 
@@ -238,17 +240,6 @@ async def test_port_in_use_is_one_line(server: Server) -> None:
     "option", [("--port", "70000"), ("--rate-hz", "0"), ("--threads", "0"), ("--seed", "-1"), ("--x",)]
 )
 async def test_bad_option_is_one_line(option: tuple[str, ...]) -> None:
-    status, text = await run("serve", *option)
+    status, text = await run("serve", *option, only_errors=True)
     assert (status, len(text.splitlines())) == (2, 1)
     assert option[0] in text
-
-
-async def run(*arguments: str) -> tuple[int, str]:
-    """Exit status and what `streamer` printed on stderr."""
-    process = await asyncio.create_subprocess_exec(
-        STREAMER, *arguments, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
-    )
-    async with asyncio.timeout(90):
-        _, error = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, error.decode()
