@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from benchmarks.quality.generate import Context, rendered
-from benchmarks.quality.prompts import HELD_OUT_OF, KINDS, Wish, held_out_share
+from benchmarks.quality.prompts import KINDS, Wish, held_out_share
 from benchmarks.quality.report import Table, percent
 from model.training.world import KEYS, Attributes
+from model.training.world.heldout import HELD_OUT_OF
 
 SHOWN = 24
 
@@ -41,7 +42,7 @@ def measure(context: Context) -> list[Table]:
 def note() -> str:
     """What `unseen` means for a model trained by the sources as they stand."""
     share = held_out_share()
-    rule = f"unseen: one in {HELD_OUT_OF} of scene|time|weather|subject|colour, by SHA-256 (prompts.held_out); "
+    rule = f"unseen: one in {HELD_OUT_OF} of scene|time|weather|subject|colour, by SHA-256 (world.held_out); "
     if share:
         return f"{rule}model/training does NOT keep them out: {share:.0%} of the blocks it draws are of them."
     return f"{rule}model/training keeps them out."

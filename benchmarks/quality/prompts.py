@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
 from benchmarks.quality.classifier import random_attributes
-from model.training.world import KEYS, Attributes, caption, sample_scripts, short_caption
+from model.training.world import KEYS, Attributes, caption, held_out, sample_scripts, short_caption
 from model.training.world.script import draw
 
 Kind = Literal["seen", "unseen", "free"]
@@ -86,17 +85,6 @@ class Wish:
     prompt: str
     attributes: Attributes
     asked: tuple[str, ...]
-
-
-def held_out(attributes: Mapping[str, str]) -> bool:
-    """Whether the combination of scene, hour, weather, subject and colour is kept from training: one in five.
-
-    By the first byte of the SHA-256 of the five names joined by "|"; with no subject the colour counts as "-".
-    """
-    names = [attributes[key] for key in COMBINED]
-    if attributes["subject"] == "none":
-        names[-1] = "-"
-    return hashlib.sha256("|".join(names).encode()).digest()[0] % HELD_OUT_OF == 0
 
 
 def held_out_share(scripts: int = 400, seed: int = 0) -> float:

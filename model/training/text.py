@@ -32,11 +32,10 @@ UNKNOWN = -100  # label of an attribute that the caption does not tell
 
 def sample_caption(rng: random.Random) -> tuple[str, dict[str, str]]:
     """Return a full description with all attributes, or a short order with those that it changes."""
-    from model.training.world.attributes import NAMES
     from model.training.world.captions import caption, short_caption
-    from model.training.world.script import draw, draw_changes
+    from model.training.world.script import draw_attributes, draw_changes
 
-    attributes = {key: draw(key, rng) for key in NAMES}
+    attributes = draw_attributes(rng)
     if rng.random() < 0.6:
         return caption(attributes, rng), attributes
     changes = draw_changes(attributes, rng)

@@ -12,7 +12,7 @@ from torch import Tensor
 from benchmarks.quality import classifier, endurance, frechet, judge, prompts, report, sharpness, steering
 from benchmarks.quality.generate import Roll
 from model.checkpoint import load_checkpoint
-from model.training.world import BANKS, KEYS, NAMES, make_script
+from model.training.world import BANKS, KEYS, NAMES, held_out, make_script
 from tests.tiny import save_tiny_model
 
 
@@ -59,10 +59,14 @@ def test_a_nothing_has_no_colour() -> None:
 def test_one_combination_in_five_is_held_out_whatever_the_camera_does() -> None:
     rng = random.Random(3)
     drawn = [classifier.random_attributes(rng) for _ in range(2000)]
-    assert sum(map(prompts.held_out, drawn)) / len(drawn) == pytest.approx(0.2, abs=0.03)
-    assert all(prompts.held_out(a) == prompts.held_out(a | {"camera": "still"}) for a in drawn[:200])
+    assert sum(map(held_out, drawn)) / len(drawn) == pytest.approx(0.2, abs=0.03)
+    assert all(held_out(a) == held_out(a | {"camera": "still"}) for a in drawn[:200])
     empty = [a | {"subject": "none"} for a in drawn[:200]]
-    assert all(prompts.held_out(a) == prompts.held_out(a | {"colour": "red"}) for a in empty)
+    assert all(held_out(a) == held_out(a | {"colour": "red"}) for a in empty)
+
+
+def test_training_draws_nothing_that_is_held_out() -> None:
+    assert prompts.held_out_share() == 0
 
 
 def test_each_kind_of_prompt_keeps_its_rule() -> None:
@@ -73,7 +77,7 @@ def test_each_kind_of_prompt_keeps_its_rule() -> None:
     assert set(prompts.SHADES) == set(NAMES["colour"])
     made = prompts.wishes(60, seed=4)
     assert [w.kind for w in made[::20]] == list(prompts.KINDS)
-    assert all(prompts.held_out(w.attributes) == (w.kind == "unseen") for w in made)
+    assert all(held_out(w.attributes) == (w.kind == "unseen") for w in made)
     assert made == prompts.wishes(60, seed=4)
 
 

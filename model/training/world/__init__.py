@@ -6,6 +6,7 @@ pictures = render(scripts, 45, device="cuda")   # uint8 (8, 45, 3, 144, 256)
 
 from model.training.world.attributes import BANKS, KEYS, NAMES, Attributes, vocabulary
 from model.training.world.captions import caption, short_caption
+from model.training.world.heldout import held_out
 from model.training.world.render import render
 from model.training.world.script import Script, make_script, sample_scripts
 
@@ -16,6 +17,7 @@ __all__ = [
     "Attributes",
     "Script",
     "caption",
+    "held_out",
     "make_script",
     "render",
     "sample_scripts",

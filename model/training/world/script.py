@@ -10,6 +10,7 @@ import torch
 
 from model.training.world.attributes import NAMES, Attributes
 from model.training.world.captions import as_random, caption, short_caption
+from model.training.world.heldout import held_out
 
 # Weights of the values; those that are hard to learn come more often.
 _WEIGHTS: dict[str, dict[str, float]] = {
@@ -18,6 +19,7 @@ _WEIGHTS: dict[str, dict[str, float]] = {
     "camera": {"still": 1.0, "drift left": 1.0, "drift right": 1.0},
 }
 _CHANGE_WEIGHTS = {"scene": 1.2, "time of day": 1.2, "weather": 1.2, "subject": 2.0, "colour": 0.9, "camera": 0.6}
+_TRIES = 1000  # one draw in five is thrown away
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,32 @@ def draw(key: str, rng: random.Random, other_than: str | None = None) -> str:
     return rng.choices(names, [weights.get(n, 1.0) for n in names])[0]
 
 
+def draw_attributes(rng: random.Random, start: Attributes | None = None) -> Attributes:
+    """A value of every attribute, never a held-out combination; those in `start` are kept.
+
+    Raises:
+        ValueError: `start` leaves nothing but held-out combinations.
+    """
+    for _ in range(_TRIES):
+        attributes = {key: draw(key, rng) for key in NAMES} | (start or {})
+        if not held_out(attributes):
+            return attributes
+    raise ValueError(f"start: {start} is a held-out combination, training does not show it")
+
+
 def draw_changes(now: Attributes, rng: random.Random, double_probability: float = 0.15) -> Attributes:
-    """One change of `now` (two with `double_probability`): attribute -> another value."""
+    """One change of `now` (two with `double_probability`): attribute -> another value.
+
+    What holds then is never a held-out combination.
+    """
+    for _ in range(_TRIES):
+        changes = _any_changes(now, rng, double_probability)
+        if not held_out(now | changes):
+            return changes
+    raise ValueError(f"every change of {now} leads to a held-out combination")  # cannot be: 4 in 5 don't
+
+
+def _any_changes(now: Attributes, rng: random.Random, double_probability: float) -> Attributes:
     keys = [k for k in _CHANGE_WEIGHTS if k != "colour" or now["subject"] != "none"]
     changes: Attributes = {}
     for _ in range(2 if rng.random() < double_probability else 1):
@@ -124,16 +150,19 @@ def sample_scripts(
     short_probability: float = 0.45,
     start: Attributes | None = None,
 ) -> list[Script]:
-    """`n` scripts of `blocks` blocks.
+    """`n` scripts of `blocks` blocks, none with a block of a held-out combination (`heldout.held_out`).
 
     block_pictures: pictures a block (4 a latent frame; block 0 then has 3 fewer) or one count for each block.
     change_probability: for each block but the first, that something changes at its border.
     start: attributes held fixed at the start; the others are drawn.
+
+    Raises:
+        ValueError: `start` leaves nothing but held-out combinations.
     """
     rng = as_random(generator)
     scripts = []
     for _ in range(n):
-        first = {key: draw(key, rng) for key in NAMES} | (start or {})
+        first = draw_attributes(rng, start)
         now = dict(first)
         changes: list[tuple[int, Attributes]] = []
         for block in range(1, blocks):

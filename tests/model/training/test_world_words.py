@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from model.training.world import BANKS, KEYS, NAMES, caption, sample_scripts, short_caption, vocabulary
+from model.training.world import BANKS, KEYS, NAMES, caption, held_out, sample_scripts, short_caption, vocabulary
 from model.training.world.script import block_picture_counts
 
 
@@ -113,3 +113,19 @@ def test_start_can_be_held() -> None:
     assert {s.start["subject"] for s in scripts} == {"train"}
     assert len({s.start["scene"] for s in scripts}) > 3
     assert not any(s.changes for s in scripts)
+
+
+def test_no_block_shows_a_held_out_combination() -> None:
+    scripts = sample_scripts(300, 6, 12, random.Random(4), 0.9, max_changes=5)
+    shown = [attributes for script in scripts for attributes in script.attributes]
+    assert len({tuple(a.items()) for a in shown}) > 800
+    assert not any(map(held_out, shown))
+
+
+def test_a_held_out_start_is_refused() -> None:
+    rng = random.Random(0)
+    start = _start()
+    while not held_out(start):
+        start["scene"], start["colour"] = rng.choice(NAMES["scene"]), rng.choice(NAMES["colour"])
+    with pytest.raises(ValueError, match=r"start: .*held-out"):
+        sample_scripts(1, 2, 12, rng, start=start)
