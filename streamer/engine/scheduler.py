@@ -3,11 +3,14 @@
 A job is one transformer pass for a batch of streams, or one latent frame decoded for one stream. The stream whose
 next step has to start soonest goes first: a decode must start `decode_s` before its first picture is due, a pass
 `passes left x pass_s + decode_s` before the first picture of its block is. No credit, no work.
+
+A clip gets what streams leave: one unit of its work when no stream has any, and only if it ends before the moment at
+which the most urgent stream would have to start, were it steered at the last possible boundary while the unit runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from streamer.engine.protocol import first_picture
@@ -15,6 +18,10 @@ from streamer.engine.protocol import first_picture
 CATCH_UP_SLACK_S = 0.25
 """A stream that runs forward unseen (opened from a log or a snapshot) has this slack at best and at worst: it gives
 way to streams that would be late otherwise, and to no others."""
+UNIT_MARGIN = 1.2
+"""A clip's unit may take this many times as long as it lately did before a stream's work starts late."""
+UNIT_SLACK_S = 0.01
+"""And this much longer."""
 MAX_LEAD_LATENTS = 128
 """However much credit there is, a stream goes no further ahead of its decoder: every block boundary there is kept."""
 
@@ -32,6 +39,8 @@ class Frontier:
     """Passes that block still needs, its commit included."""
     decode_next: int
     """Next latent frame to decode; those below it were sent or never wanted."""
+    block_passes: int = 0
+    """Passes of any later block, its commit included: what a steer at a boundary costs."""
     shape: Hashable = None
     """Streams share a pass only when this is equal."""
     alone: bool = False
@@ -50,6 +59,15 @@ class Frontier:
         self.decode_until = max(self.decode_until, decode_until)
         self.due_s = due_s
         self.due_latent = self.decode_next
+
+    def latest_start(self, costs: Costs) -> float:
+        """The latest moment to start whatever may come next, credited or not: a decode, a block, a steered block."""
+        decode_s = self.due(self.decode_next) - costs.decode_s
+        block_s = self.due(self.block_start) - self.passes_left * costs.pass_s - costs.decode_s
+        # The boundary that locks next may be steered until it does, and its block then begins anew.
+        steered = max(self.decode_until, self.decode_next)
+        steer_s = self.due(steered) - self.block_passes * costs.pass_s - costs.decode_s
+        return min(decode_s, block_s, steer_s)
 
     def due(self, latent: int) -> float:
         """When the first picture of a latent frame is due."""
@@ -106,17 +124,29 @@ class Prime:
     stream: str
 
 
-Job = Passes | Decode | Prime
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One unit of a clip's work: a transformer pass, or a latent frame decoded."""
+
+    clip: str
+    cost_s: float
+    """Seconds that it is expected to take."""
 
 
-def next_job(frontiers: Iterable[Frontier], now_s: float, costs: Costs, max_batch: int = 1) -> Job | None:
-    """The job to run now, or None when no stream has both work and credit.
+Job = Passes | Decode | Prime | Unit
+
+
+def next_job(
+    frontiers: Sequence[Frontier], now_s: float, costs: Costs, max_batch: int = 1, idle: Unit | None = None
+) -> Job | None:
+    """The job to run now, or None when no stream has both work and credit, and the clip has no time or no work.
 
     Args:
         frontiers: All open streams.
         now_s: The worker's monotonic clock.
         costs: What steps take, to know when they have to start.
         max_batch: Most streams in one pass.
+        idle: The clip's next unit, if a clip has work.
     """
     best: tuple[float, str] | None = None
     job: Job | None = None
@@ -129,7 +159,18 @@ def next_job(frontiers: Iterable[Frontier], now_s: float, costs: Costs, max_batc
                 best, job = (start_s, frontier.stream), candidate
     if isinstance(job, Passes) and max_batch > 1:
         return _batch(job.streams[0], passes, max_batch)
+    if job is None and idle is not None and _fits(idle, frontiers, now_s, costs):
+        return idle
     return job
+
+
+def _fits(unit: Unit, frontiers: Iterable[Frontier], now_s: float, costs: Costs) -> bool:
+    """Whether a clip's unit ends before any stream must start work; those without work are asked."""
+    end_s = now_s + UNIT_MARGIN * unit.cost_s + UNIT_SLACK_S
+    # A stream whose next picture was due in the past, and that yet has no work, is paused: its clock stands.
+    return all(
+        end_s <= frontier.latest_start(costs) for frontier in frontiers if frontier.due(frontier.decode_next) > now_s
+    )
 
 
 def _candidates(frontier: Frontier, now_s: float, costs: Costs) -> list[tuple[float, Job]]:

@@ -116,6 +116,7 @@ class WorkerStream:
                 block_latents=0,
                 passes_left=0,
                 decode_next=message.decode_from,
+                block_passes=len(checkpoint.config.timesteps) + 1,
                 primed=message.decode_from == 0,
             )
             self._boundaries: list[Boundary] = []

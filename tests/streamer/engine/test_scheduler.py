@@ -10,6 +10,7 @@ from streamer.engine.scheduler import (
     Frontier,
     Passes,
     Prime,
+    Unit,
     next_job,
 )
 
@@ -133,3 +134,45 @@ def test_the_lead_is_bounded_whatever_the_credit() -> None:
     stream = frontier(block_start=6 + MAX_LEAD_LATENTS)
     stream.credit(10**9, 6, 1.0)
     assert next_job([stream], 0.0, COSTS) is None
+
+
+UNIT = Unit("vid", cost_s=0.1)
+
+
+def idling(stream: str = "a", **fields: object) -> Frontier:
+    """Everything credited is done: six latent frames decoded and locked, two blocks ahead; six passes a block."""
+    return frontier(stream, block_start=12, block_passes=6, passes_left=6, decode_until=6, denoise_until=12, **fields)
+
+
+def test_a_clip_runs_flat_out_where_no_stream_is() -> None:
+    assert next_job([], 0.0, COSTS, idle=UNIT) == UNIT
+    assert next_job([], 0.0, COSTS) is None
+
+
+def test_a_stream_with_work_goes_before_a_clip_however_late_it_is_due() -> None:
+    stream = frontier()
+    stream.credit(7, 0, 1000.0)
+    assert next_job([stream], 0.0, COSTS, idle=UNIT) == Passes(("a",))
+
+
+def test_a_clip_runs_only_if_its_unit_ends_before_a_steered_block_must_start() -> None:
+    # A steer at latent frame 6 takes six passes and a decode: it starts by 9.35. The unit needs 0.1 x 1.2 + 0.01.
+    stream = idling(due_s=10.0, due_latent=6)
+    assert next_job([stream], 9.21, COSTS, idle=UNIT) == UNIT
+    assert next_job([stream], 9.23, COSTS, idle=UNIT) is None
+    assert next_job([stream], 9.21, COSTS, idle=Unit("vid", cost_s=0.2)) is None
+    other = idling("b", due_s=9.9, due_latent=6)
+    assert next_job([stream, other], 9.21, COSTS, idle=UNIT) is None
+
+
+def test_a_clip_waits_for_the_block_that_will_be_asked_for_next() -> None:
+    stream = replace(idling(due_s=10.0, due_latent=6), block_start=6, denoise_until=6, block_passes=1, passes_left=9)
+    assert next_job([stream], 8.9, COSTS, idle=UNIT) == UNIT  # nine passes and a decode: it starts by 9.05
+    assert next_job([stream], 8.95, COSTS, idle=UNIT) is None
+
+
+def test_a_clip_runs_beside_a_paused_stream() -> None:
+    stream = idling(due_s=10.0, due_latent=6)
+    assert next_job([stream], 9.99, COSTS, idle=UNIT) is None
+    assert next_job([stream], 10.0, COSTS, idle=UNIT) == UNIT  # its clock stands, or it would have had credit
+    assert next_job([idling()], 0.0, COSTS, idle=UNIT) == UNIT  # never credited: nothing is due
