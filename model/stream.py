@@ -67,6 +67,7 @@ class LatentStream(Iterator[Tensor]):
         noise: noise from outside; None draws it from `seed`.
         seed: 64 bits.
         first_frame: absolute latent frame at which the stream begins.
+        image: latent of a picture to start from, see `model.image_start`: it is block 0, given and not denoised.
         pool: where its state lives; None makes one of its own.
         config: see above.
 
@@ -98,6 +99,7 @@ class LatentStream(Iterator[Tensor]):
         noise: Noise | None = None,
         seed: int = 0,
         first_frame: int = 0,
+        image: Tensor | None = None,
         pool: StatePool | None = None,
         config: StreamConfig | None = None,
     ) -> None:
@@ -131,6 +133,7 @@ class LatentStream(Iterator[Tensor]):
         self._text = self._encode(text, text_mask)
         negative = None if negative_text is None else self._encode(negative_text, negative_mask)
         self._guidance = Guidance(config.guidance_scale, negative)
+        self._image = None if image is None else self._given(image)
         self._pending: tuple[Text, Guidance] | None = None
         self._commit_text = self._text
         self._slots = [self.pool.acquire() for _ in range(self._guidance.rows)]
@@ -165,14 +168,15 @@ class LatentStream(Iterator[Tensor]):
     @property
     def next_block(self) -> int:
         """Latent frames of the block under way or to come."""
-        if self._latents is not None:
-            return int(self._latents.shape[2])
+        known = self._image if self._latents is None else self._latents
+        if known is not None:
+            return int(known.shape[2])
         return self.config.first_block_latent_frames if self._block_index == 0 else self.block
 
     @property
     def passes_ahead(self) -> int:
         """Transformer passes, commit included, to the end of the block under way or to come."""
-        if self._steps:
+        if self._steps or self._image is not None:
             return len(self._steps)
         return len(self._next_timesteps) + (self._clean is not None)
 
@@ -212,6 +216,12 @@ class LatentStream(Iterator[Tensor]):
         scale = before.scale if guidance_scale is None else guidance_scale
         self._pending = (self._encode(text, text_mask), Guidance(scale, negative))
 
+    def _given(self, image: Tensor) -> Tensor:
+        expected = (1, self.transformer.config.in_channels, 1, self.height, self.width)
+        if tuple(image.shape) != expected:
+            raise ValueError(f"image must be a latent {expected}, not {tuple(image.shape)}")
+        return image.detach().to(self.transformer.device, torch.float32, copy=True)
+
     def _encode(self, embeds: Tensor, mask: Tensor | None) -> Text:
         return Text.of(self.transformer, embeds, mask)
 
@@ -239,6 +249,7 @@ class LatentStream(Iterator[Tensor]):
             "negative_text": None if negative is None else negative.embeds,
             "negative_mask": None if negative is None else negative.mask,
             "clean": self._clean,
+            "image": self._image,
         }
         content.update({name: value.clone() for name, value in optional.items() if value is not None})
         for index, slot in enumerate(self._slots):
@@ -263,6 +274,7 @@ class LatentStream(Iterator[Tensor]):
             None if negative is None else self._encode(negative, snapshot.get("negative_mask")),
         )
         text = self._encode(snapshot["text"], snapshot.get("text_mask"))
+        image = self._given(snapshot["image"]) if "image" in snapshot else None
         count = guidance.rows
         parts = [
             {name.removeprefix(f"slot{i}."): v for name, v in snapshot.items() if name.startswith(f"slot{i}.")}
@@ -275,6 +287,7 @@ class LatentStream(Iterator[Tensor]):
             self.pool.write(slot, part)
         self._text, self._guidance, self._pending = text, guidance, None
         self._clean = None if clean is None else clean.to(self.transformer.device, copy=True)
+        self._image = image
         self._next_frame, self._block_index = snapshot["next_frame"], snapshot["block_index"]
         self.seed = snapshot["seed"]
         self._steps.clear()
@@ -290,7 +303,7 @@ class LatentStream(Iterator[Tensor]):
         """Give the slots back; the stream is over."""
         self._hold(0)
         self._steps.clear()
-        self._latents = self._clean = None
+        self._latents = self._clean = self._image = None
 
     # -- running -----------------------------------------------------------------------------------------------
 
@@ -316,6 +329,8 @@ class LatentStream(Iterator[Tensor]):
             self._hold(needed)
             if needed > held:
                 self.pool.copy(self._slots[0], self._slots[1])
+        if self._image is not None:
+            return
         frames = self.next_block
         steps = block_steps(self._next_timesteps, self.config.shift, commit=self._clean is not None)
         self._steps.extend(steps)
@@ -327,7 +342,9 @@ class LatentStream(Iterator[Tensor]):
         return block_noise(source, self._next_frame, frames, pass_, shape, self.transformer.device)
 
     def _rows(self) -> list[Row]:
-        """The rows of the step to do: one a slot, the conditional one first."""
+        """The rows of the step to do: one a slot, the conditional one first; none for a given block."""
+        if not self._steps:
+            return []
         step = self._steps[0]
         texts = [self._commit_text if isinstance(step, Commit) else self._text]
         if len(self._slots) == 2 and self._guidance.negative is not None:
@@ -348,6 +365,9 @@ class LatentStream(Iterator[Tensor]):
 
     def _finish(self, flows: list[Tensor]) -> Tensor | None:
         """Take the flow of each row, (1, channels, frames, height, width); gives the block if it is clean now."""
+        if self._image is not None:
+            self._latents, self._image = self._image, None
+            return self._end_block()
         step = self._steps.popleft()
         if isinstance(step, Commit):
             return None
@@ -363,8 +383,10 @@ class LatentStream(Iterator[Tensor]):
             if self._steps:
                 fresh = self._draw(self._latents.shape[2], step.index + 1)
                 self._latents = renoise(self._latents, fresh, step.next_sigma)
-        if self._steps:
-            return None
+        return None if self._steps else self._end_block()
+
+    def _end_block(self) -> Tensor:
+        assert self._latents is not None
         self._clean, self._latents = self._latents, None
         self._next_frame += self._clean.shape[2]
         self._block_index += 1

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from model.checkpoint import Checkpoint, load_checkpoint
+from model.image_start import Picture, first_latent
 from model.snapshot import Snapshot
 from model.stream import LatentStream
 
@@ -26,6 +27,7 @@ class VideoStream(Iterator[Tensor]):
         height, width: of the pictures in pixels; None for the checkpoint's own.
         motion_score: None for the checkpoint's own.
         negative_prompt: what guidance leads away from.
+        image: a picture to start from: a PIL image of any size, or uint8 (height, width, 3), see `model.image_start`.
         options: further arguments of `LatentStream`, e.g. guidance_scale, window, pool.
 
     Raises:
@@ -42,6 +44,7 @@ class VideoStream(Iterator[Tensor]):
         width: int | None = None,
         motion_score: int | None = None,
         negative_prompt: str = "",
+        image: Picture | None = None,
         **options: Any,
     ) -> None:
         self.checkpoint = checkpoint
@@ -59,6 +62,7 @@ class VideoStream(Iterator[Tensor]):
             width=width // factor,
             negative_text=negative,
             negative_mask=negative_mask,
+            image=None if image is None else first_latent(checkpoint.vae, image, height, width),
             seed=seed,
             config=config,
             **options,
