@@ -35,6 +35,12 @@ def sigma_of(timestep: float, shift: float) -> float:
     return float(table[(table * TABLE_STEPS - timestep).abs().argmin()])
 
 
+def spaced_timesteps(steps: int, shift: float) -> tuple[float, ...]:
+    """Timesteps of so many passes, evenly spaced over the flow schedule before its shift, falling from 1000."""
+    table = sigma_table(shift)
+    return tuple(TABLE_STEPS * float(table[i * TABLE_STEPS // steps]) for i in range(steps))
+
+
 @dataclass(frozen=True)
 class Commit:
     """Write the last clean block into the state, at timestep 0."""
