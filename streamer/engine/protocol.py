@@ -17,16 +17,21 @@ Server to worker:
     worker keeps the boundaries from the newest one at or below its next undecoded latent frame on; if all of them lie
     above `at_most` the oldest is sent. A snapshot holds the latent frames before its boundary that the decoder needs,
     and 16 more: `decode_from` may lie up to 16 below the boundary.
-    `Close` ends the stream and frees its slot.
+    `Close` ends the stream and frees its slot, or ends the clip.
+    `OpenClip` makes a clip, whole, in the time that streams leave. A worker makes one at a time: another is answered
+    `Failed`. `ClipCredit` is cumulative: send pictures below `pictures_until`. No credit, no work.
 
 Worker to server:
     `Progress` while it loads and warms up, then `Ready` once. `Opened` when a stream holds a slot.
     `Denoised` after each block: it may still be thrown away. `Pictures` for one latent frame: never taken back.
     `Snapshot`, `Failed` (that stream alone is gone; the worker goes on), `Stats` about once a second.
+    Of a clip: `ClipProgress` when it is open, after each unit of work, and about once a second while streams leave it
+    no time; `ClipPictures` in order, from picture 0 on; `ClipDone` after the last; `Failed` as for a stream. A worker
+    that dies takes the clip with it: the server opens it anew, from the start.
 
 Every message about a stream carries (stream, epoch). `Reschedule` and `Open` raise the epoch. A `Denoised` of an
 older epoch is dropped when it lies at or past the newer epoch's `from_latent`; `Pictures` are locked and so valid
-in every epoch of one `Open`.
+in every epoch of one `Open`. A clip's id stands in `stream`; its epoch counts how often it was opened.
 """
 
 from __future__ import annotations
@@ -37,7 +42,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 CANNOT_START_EXIT = 2
 """A worker that cannot start ends with this status; its last line on stderr says why, for people."""
 MAX_MESSAGE_BYTES = 512 << 20
@@ -110,11 +115,57 @@ class Close(Message, frozen=True, kw_only=True):
     epoch: int
 
 
+class OpenClip(Message, frozen=True, kw_only=True):
+    stream: str
+    epoch: int
+    prompt: str
+    seed: int
+    height: int
+    width: int
+    frames: int
+    """Pictures."""
+    pictures_until: int
+    """The first credit."""
+    negative_prompt: str = ""
+    steps: int | None = None
+    """Denoising steps; None: the checkpoint's."""
+    guidance_scale: float | None = None
+    motion_score: int | None = None
+    image: bytes | None = None
+    """The first picture: RGB, 8 bit, (height, width, 3)."""
+
+
+class ClipCredit(Message, frozen=True, kw_only=True):
+    stream: str
+    epoch: int
+    pictures_until: int
+
+
 class Progress(Message, frozen=True, kw_only=True):
     fraction: float
     what: str
     vocabulary: dict[str, list[dict[str, Any]]] | None = None
     """What the checkpoint knows, as soon as that is known: pads are there before the model is."""
+
+
+class ClipInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What clips a checkpoint makes."""
+
+    sizes: list[tuple[int, int]]
+    """(width, height) in pixels, the default first."""
+    rate_hz: float
+    pictures_per_latent: int
+    """A clip has 1 + k of these pictures."""
+    frames: int
+    """Pictures where nobody asked."""
+    max_frames: int
+    steps: int
+    """Denoising steps where nobody asked."""
+    max_steps: int
+    """The same as `steps` where the checkpoint takes no other number."""
+    max_guidance_scale: float
+    image: bool
+    """Whether a clip may start from a picture."""
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,6 +190,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     prompt: str
     """What a stream shows where nobody said."""
     vocabulary: dict[str, list[dict[str, Any]]]
+    clips: ClipInfo | None = None
+    """None: it makes none."""
 
 
 class Timings(msgspec.Struct, frozen=True, kw_only=True):
@@ -206,6 +259,29 @@ class Snapshot(Message, frozen=True, kw_only=True):
     data: bytes
 
 
+class ClipProgress(Message, frozen=True, kw_only=True):
+    stream: str
+    epoch: int
+    done: int
+    """Units of work, of `total`."""
+    total: int
+    waiting: bool = False
+    """Streams leave it no time."""
+
+
+class ClipPictures(Message, frozen=True, kw_only=True):
+    stream: str
+    epoch: int
+    first_picture: int
+    rgb: list[bytes]
+    """One picture each: RGB, 8 bit, (height, width, 3)."""
+
+
+class ClipDone(Message, frozen=True, kw_only=True):
+    stream: str
+    epoch: int
+
+
 class Failed(Message, frozen=True, kw_only=True):
     stream: str
     epoch: int
@@ -224,8 +300,20 @@ class Stats(Message, frozen=True, kw_only=True):
     rss_bytes: int
 
 
-ToWorker = Open | Reschedule | Credit | TakeSnapshot | Close
-ToServer = Progress | Ready | Opened | Denoised | Pictures | Snapshot | Failed | Stats
+ToWorker = Open | Reschedule | Credit | TakeSnapshot | Close | OpenClip | ClipCredit
+ToServer = (
+    Progress
+    | Ready
+    | Opened
+    | Denoised
+    | Pictures
+    | Snapshot
+    | ClipProgress
+    | ClipPictures
+    | ClipDone
+    | Failed
+    | Stats
+)
 
 _encoder = msgspec.msgpack.Encoder()
 
