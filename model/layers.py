@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from diffusers.models.normalization import RMSNorm
 from torch import Tensor, nn
 
+from model.adapted import Adapted
 from model.linear_attention import attend, own_sums, rotate
 from model.packed import linear, product, usable
 
@@ -69,13 +70,14 @@ class TextCache:
         )
 
 
-def joined_product(x: Tensor, parts: tuple[nn.Linear, ...]) -> Tensor | None:
+def joined_product(x: Tensor, parts: tuple[nn.Module, ...]) -> Tensor | None:
     """The outputs of bias-free plain linear layers side by side, by one product; None where that cannot be."""
-    if torch.is_grad_enabled() or any(type(part) is not nn.Linear or part.bias is not None for part in parts):
+    plain = tuple(part for part in parts if type(part) is nn.Linear and part.bias is None)
+    if torch.is_grad_enabled() or len(plain) < len(parts):
         return None
-    if usable(x, parts[0], nn.Linear):
-        return product(x, parts[0], tuple(part.weight for part in parts), matrix=torch.cat)
-    return F.linear(x, joined_weight(parts))
+    if usable(x, plain[0], nn.Linear):
+        return product(x, plain[0], tuple(part.weight for part in plain), matrix=torch.cat)
+    return F.linear(x, joined_weight(plain))
 
 
 def joined_weight(parts: tuple[nn.Linear, ...]) -> Tensor:
@@ -146,8 +148,14 @@ class LinearAttention(Attention):
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # Each (batch, tokens, heads, head_dim) float32; norm, ReLU and rotation run in float32 throughout.
-        joined = joined_product(x, (self.to_q, self.to_k, self.to_v))
-        q, k, v = (self.to_q(x), self.to_k(x), self.to_v(x)) if joined is None else joined.chunk(3, dim=-1)
+        parts = (self.to_q, self.to_k, self.to_v)
+        bases = tuple(part.base if isinstance(part, Adapted) else part for part in parts)
+        joined = joined_product(x, bases)
+        pieces = [base(x) for base in bases] if joined is None else joined.chunk(3, dim=-1)
+        q, k, v = (
+            part.add(piece, x) if isinstance(part, Adapted) else piece
+            for part, piece in zip(parts, pieces, strict=True)
+        )
         return self._positive(q, self.norm_q), self._positive(k, self.norm_k), self._split(v.float())
 
     def _positive(self, x: Tensor, norm: RMSNorm | None) -> Tensor:

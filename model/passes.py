@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from model.adapted import NO_ADAPTERS, AdapterSet, adapted
 from model.layers import TextCache
 from model.state import NULL_SLOT, StatePool, StateView
 from model.transformer import SanaVideoTransformer3DModel
@@ -15,19 +16,31 @@ from model.transformer import SanaVideoTransformer3DModel
 
 @dataclass(frozen=True)
 class Text:
-    """A prompt: embeddings (1, tokens, channels), mask (1, tokens), and what the transformer's blocks read of it."""
+    """A prompt: embeddings (1, tokens, channels), mask (1, tokens), and what the transformer's blocks read of it.
+
+    The adapters in force belong to it, since they may change how it is read: `net` is the transformer under them.
+    """
 
     embeds: Tensor
     mask: Tensor | None
     cache: TextCache
+    net: SanaVideoTransformer3DModel
+    loras: AdapterSet
 
     @classmethod
     @torch.no_grad()
-    def of(cls, transformer: SanaVideoTransformer3DModel, embeds: Tensor, mask: Tensor | None) -> Text:
+    def of(
+        cls,
+        transformer: SanaVideoTransformer3DModel,
+        embeds: Tensor,
+        mask: Tensor | None,
+        loras: AdapterSet = NO_ADAPTERS,
+    ) -> Text:
         """Project a prompt once for all passes."""
         embeds = embeds.detach().to(transformer.device)
         mask = None if mask is None else mask.to(transformer.device)
-        return cls(embeds, mask, transformer.encode_text(embeds, mask))
+        net = adapted(transformer, loras)
+        return cls(embeds, mask, net.encode_text(embeds, mask), net, loras)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ may stand at different denoising steps, positions and prompts; iterating one str
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from model.adapted import NO_ADAPTERS, Adapter, AdapterSet, adapter_set
 from model.noise import Noise, block_noise
 from model.passes import Guidance, Row, Text, run_rows
 from model.sampler import Commit, SamplerName, Step, block_steps, clean_estimate, euler, renoise
@@ -68,6 +69,9 @@ class LatentStream(Iterator[Tensor]):
         seed: 64 bits.
         first_frame: absolute latent frame at which the stream begins.
         image: latent of a picture to start from, see `model.image_start`: it is block 0, given and not denoised.
+        loras: adapters in force from the start, see `model.lora`.
+        adapters: where `restore` finds the adapters of a snapshot, by SHA-256; it is added to. None for those that
+            this stream was given itself.
         pool: where its state lives; None makes one of its own.
         config: see above.
 
@@ -100,6 +104,8 @@ class LatentStream(Iterator[Tensor]):
         seed: int = 0,
         first_frame: int = 0,
         image: Tensor | None = None,
+        loras: AdapterSet = NO_ADAPTERS,
+        adapters: MutableMapping[str, Adapter] | None = None,
         pool: StatePool | None = None,
         config: StreamConfig | None = None,
     ) -> None:
@@ -130,8 +136,9 @@ class LatentStream(Iterator[Tensor]):
         if self.pool.layout != layout:
             raise ValueError(f"the pool is for {self.pool.layout}, the stream needs {layout}")
 
-        self._text = self._encode(text, text_mask)
-        negative = None if negative_text is None else self._encode(negative_text, negative_mask)
+        self._adapters = {} if adapters is None else adapters
+        self._text = self._encode(text, text_mask, loras)
+        negative = None if negative_text is None else self._encode(negative_text, negative_mask, loras)
         self._guidance = Guidance(config.guidance_scale, negative)
         self._image = None if image is None else self._given(image)
         self._pending: tuple[Text, Guidance] | None = None
@@ -200,6 +207,7 @@ class LatentStream(Iterator[Tensor]):
         guidance_scale: float | None = None,
         negative_text: Tensor | None = None,
         negative_mask: Tensor | None = None,
+        loras: AdapterSet | None = None,
     ) -> None:
         """Change the prompt from the next block not yet begun; a later call for the same block replaces it.
 
@@ -207,14 +215,20 @@ class LatentStream(Iterator[Tensor]):
             text, text_mask: as at the start.
             guidance_scale: new scale, None keeps it. Guidance that begins here starts from the stream's own past.
             negative_text, negative_mask: new negative prompt, None keeps it.
+            loras: new set of adapters, None keeps it. With `recache` the last block is committed under it too.
 
         Raises:
             ValueError: guidance without a negative text.
         """
-        before = self._pending[1] if self._pending else self._guidance
-        negative = before.negative if negative_text is None else self._encode(negative_text, negative_mask)
+        text_before, before = self._pending or (self._text, self._guidance)
+        loras = text_before.loras if loras is None else loras
+        negative = before.negative
+        if negative_text is not None:
+            negative = self._encode(negative_text, negative_mask, loras)
+        elif negative is not None and negative.loras != loras:
+            negative = self._encode(negative.embeds, negative.mask, loras)
         scale = before.scale if guidance_scale is None else guidance_scale
-        self._pending = (self._encode(text, text_mask), Guidance(scale, negative))
+        self._pending = (self._encode(text, text_mask, loras), Guidance(scale, negative))
 
     def _given(self, image: Tensor) -> Tensor:
         expected = (1, self.transformer.config.in_channels, 1, self.height, self.width)
@@ -222,8 +236,27 @@ class LatentStream(Iterator[Tensor]):
             raise ValueError(f"image must be a latent {expected}, not {tuple(image.shape)}")
         return image.detach().to(self.transformer.device, torch.float32, copy=True)
 
-    def _encode(self, embeds: Tensor, mask: Tensor | None) -> Text:
-        return Text.of(self.transformer, embeds, mask)
+    def _encode(self, embeds: Tensor, mask: Tensor | None, loras: AdapterSet) -> Text:
+        self._adapters.update({adapter.sha256: adapter for adapter, _ in loras.members})
+        return Text.of(self.transformer, embeds, mask, loras)
+
+    def cut(self, frames: int) -> None:
+        """Keep only the first `frames` latent frames of the last block; the next block begins right after them.
+
+        The last block is not committed yet, so this costs no pass: its commit, the first step of the next block, is
+        then that of the shorter block.
+
+        Raises:
+            RuntimeError: a block is under way, or there is none yet.
+            ValueError: more latent frames than the block has, or none.
+        """
+        if self._clean is None or not self.at_boundary:
+            raise RuntimeError("a block is cut before the next one begins")
+        held = self._clean.shape[2]
+        if not 1 <= frames <= held:
+            raise ValueError(f"frames must be 1 to {held}, not {frames}")
+        self._clean = self._clean[:, :, :frames].clone()
+        self._next_frame -= held - frames
 
     # -- snapshots ---------------------------------------------------------------------------------------------
 
@@ -242,6 +275,7 @@ class LatentStream(Iterator[Tensor]):
             "seed": self.seed,
             "guidance_scale": self._guidance.scale,
             "text": self._text.embeds.clone(),
+            "loras": self._text.loras.plain(),
         }
         negative = self._guidance.negative
         optional = {
@@ -268,12 +302,13 @@ class LatentStream(Iterator[Tensor]):
         channels = self.transformer.config.in_channels
         if clean is not None and (clean.shape[1], *clean.shape[3:]) != (channels, self.height, self.width):
             raise ValueError(f"the snapshot's latents are {tuple(clean.shape)}")
+        loras = self._loras_of(snapshot)
         negative = snapshot.get("negative_text")
         guidance = Guidance(
             snapshot["guidance_scale"],
-            None if negative is None else self._encode(negative, snapshot.get("negative_mask")),
+            None if negative is None else self._encode(negative, snapshot.get("negative_mask"), loras),
         )
-        text = self._encode(snapshot["text"], snapshot.get("text_mask"))
+        text = self._encode(snapshot["text"], snapshot.get("text_mask"), loras)
         image = self._given(snapshot["image"]) if "image" in snapshot else None
         count = guidance.rows
         parts = [
@@ -292,6 +327,14 @@ class LatentStream(Iterator[Tensor]):
         self.seed = snapshot["seed"]
         self._steps.clear()
         self._latents = None
+
+    def _loras_of(self, snapshot: Snapshot) -> AdapterSet:
+        members = []
+        for name, sha256, weight in snapshot.get("loras", []):
+            if sha256 not in self._adapters:
+                raise ValueError(f"the snapshot's adapter {name} (SHA-256 {sha256[:12]}...) is not loaded")
+            members.append((self._adapters[sha256], weight))
+        return adapter_set(members)
 
     def _hold(self, count: int) -> None:
         while len(self._slots) > count:
@@ -359,7 +402,7 @@ class LatentStream(Iterator[Tensor]):
             frame, block = self._next_frame, self._block_index
         commit = isinstance(step, Commit)
         return [
-            Row(self.transformer, self.pool, latents, timestep, text.cache, slot, frame, block, commit)
+            Row(text.net, self.pool, latents, timestep, text.cache, slot, frame, block, commit)
             for text, slot in zip(texts, self._slots, strict=True)
         ]
 
