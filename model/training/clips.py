@@ -6,6 +6,7 @@ clips make room for new ones.
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,13 +20,20 @@ from model.training.vae_parallel import VaeParallel
 HEIGHT, WIDTH, RATE_HZ = 144, 256, 16
 
 
+# How often a block of so many latent frames comes: three are what a stream takes, the rest is for steers and cuts.
+LENGTH_WEIGHTS = {1: 0.08, 2: 0.2, 3: 0.44, 4: 0.16, 5: 0.12}
+PICTURE_START = (
+    0.2  # share of the clips whose first block is latent frame 0 alone, as when a stream starts from a picture
+)
+
+
 @dataclass(frozen=True)
 class ClipKind:
     """What the scripts of a pool look like.
 
     Attributes:
-        blocks: blocks a clip.
-        frames: latent frames a block; block 0 starts with latent frame 0, which holds a single picture.
+        blocks: blocks a clip, of mixed lengths.
+        frames: latent frames a clip; latent frame 0 holds a single picture.
         change_probability: chance of a change at each block border.
         max_changes: most changes in a clip.
     """
@@ -38,20 +46,36 @@ class ClipKind:
     @property
     def pictures(self) -> int:
         """Pictures a clip."""
-        return 4 * self.blocks * self.frames - 3
+        return 4 * self.frames - 3
+
+
+def draw_lengths(kind: ClipKind, rng: random.Random) -> list[int]:
+    """Latent frames of each block of a clip; `kind.frames` in all."""
+    values, weights = list(LENGTH_WEIGHTS), list(LENGTH_WEIGHTS.values())
+    while True:
+        lengths = rng.choices(values, weights, k=kind.blocks)
+        if kind.blocks > 2 and rng.random() < PICTURE_START:
+            lengths[0] = 1
+        if sum(lengths) == kind.frames:
+            return lengths
 
 
 def render_clips(
     kind: ClipKind, count: int, generator: torch.Generator, device: torch.device
-) -> tuple[Tensor, list[list[str]]]:
-    """Return pictures `(count, pictures, 3, height, width)` uint8 and the captions in force, one a block."""
+) -> tuple[Tensor, list[list[str]], Tensor]:
+    """Return pictures `(count, pictures, 3, height, width)` uint8, the captions in force, one a block, and the
+    blocks' lengths `(count, blocks)` in latent frames."""
     from model.training.world import render, sample_scripts
 
-    scripts = sample_scripts(
-        count, kind.blocks, 4 * kind.frames, generator, kind.change_probability, max_changes=kind.max_changes
-    )
+    rng = random.Random(int(torch.randint(2**62, (1,), generator=generator)))
+    scripts, lengths = [], []
+    for _ in range(count):
+        drawn = draw_lengths(kind, rng)
+        counts = [4 * drawn[0] - 3, *(4 * length for length in drawn[1:])]
+        scripts += sample_scripts(1, kind.blocks, counts, rng, kind.change_probability, max_changes=kind.max_changes)
+        lengths.append(drawn)
     pictures = render(scripts, kind.pictures, height=HEIGHT, width=WIDTH, rate_hz=RATE_HZ, device=device)
-    return pictures, [list(script.captions) for script in scripts]
+    return pictures, [list(script.captions) for script in scripts], torch.tensor(lengths)
 
 
 class Pool:
@@ -99,8 +123,8 @@ class Pool:
     def draw(self, count: int) -> list[Tensor]:
         """Return `count` random clips."""
         size = min(self.made, self._capacity)
-        index = torch.randint(0, size, (count,), device=self._rings[0].device)
-        return [ring[index] for ring in self._rings]
+        index = torch.randint(0, size, (count,))
+        return [ring[index.to(ring.device, non_blocking=True)] for ring in self._rings]
 
 
 def picture_pool(
@@ -177,14 +201,19 @@ def latent_pool(
     seed: int,
     device: torch.device,
 ) -> Pool:
-    """A pool of latents `(clips, blocks, z, frames, h, w)`, ids and masks `(clips, blocks, tokens)`."""
+    """A pool of latents `(clips, z, frames, h, w)`, ids and masks `(clips, blocks, tokens)`, and the blocks' lengths
+    `(clips, blocks)`, on the CPU."""
     generator = torch.Generator().manual_seed(seed)
 
     def make() -> tuple[Tensor, ...]:
-        pictures, captions = render_clips(kind, chunk, generator, device)
-        latents = encoder.latents(pictures).unflatten(2, (kind.blocks, kind.frames)).transpose(1, 2)
+        pictures, captions, lengths = render_clips(kind, chunk, generator, device)
         ids, mask = encoder.tokens([text for clip in captions for text in clip])
         shape = (chunk, kind.blocks, -1)
-        return latents.contiguous(), ids.view(shape).to(device), mask.view(shape).to(device)
+        return (
+            encoder.latents(pictures).contiguous(),
+            ids.view(shape).to(device),
+            mask.view(shape).to(device),
+            lengths,
+        )
 
     return Pool(make, capacity, start, share)

@@ -2,7 +2,9 @@
 
 The teacher (the averaged weights, with guidance where asked) walks from noise to a block in `passes * SUBSTEPS`
 Euler steps. The student learns the straight line between the points that it will visit itself, so that its few
-steps land where the many did. Past blocks are rendered ones in one round and the teacher's own in the next.
+steps land where the many did. A stream's first block, which nothing waits for, gets more passes; their noise levels
+lie between the others', so that the timestep tells them apart. Past blocks are rendered ones in one round and the
+teacher's own in the next.
 """
 
 from __future__ import annotations
@@ -13,10 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.training.flow import SHIFT, WINDOW_BLOCKS, Batch, Net, disturb, wide
-from model.training.rows import Layout, Past, clip_layout
+from model.training.flow import SHIFT, WINDOW_BLOCKS, Batch, Net, Placed, disturb, wide
+from model.training.rows import clip_layout
 
 SUBSTEPS = 4
+OPENING_COPIES = 4
+"""Of the first block's intervals, so many are trained a step, drawn anew."""
 
 
 def euler_sigmas(passes: int, shift: float = SHIFT) -> list[float]:
@@ -24,18 +28,31 @@ def euler_sigmas(passes: int, shift: float = SHIFT) -> list[float]:
     return [shift * u / (1 + (shift - 1) * u) for u in (1 - i / passes for i in range(passes + 1))]
 
 
+def usual_points(passes: int) -> list[int]:
+    """Which of the teacher's points a block's passes visit: every fourth."""
+    return list(range(0, passes * SUBSTEPS + 1, SUBSTEPS))
+
+
+def opening_points(passes: int) -> list[int]:
+    """Which of them the first block's passes visit: the odd ones, and both ends."""
+    last = passes * SUBSTEPS
+    return [0, *range(1, last, 2), last]
+
+
 @dataclass(frozen=True)
 class Walks:
     """What the teacher did with some clips.
 
     Attributes:
-        clean: `(clips, blocks - 1, z, f, h, w)` the past that it read.
-        points: `(passes + 1, clips, blocks, z, f, h, w)` where it stood at each of the student's noise levels.
+        clean: `(clips, frames, z, h, w)` the past that it read.
+        points: `(steps + 1, clips, frames, z, h, w)` where it stood at each noise level.
+        lengths: `(clips, blocks)` of the blocks, on the CPU.
         hidden: `(captions + 1, tokens, width)` encoder states; `mask` likewise.
     """
 
     clean: Tensor
     points: Tensor
+    lengths: Tensor
     hidden: Tensor
     mask: Tensor
 
@@ -45,77 +62,63 @@ class Teacher:
 
     Args:
         net: frozen weights.
-        clips: clips at a time.
-        blocks: blocks a clip.
-        frames: latent frames a block.
         passes: the student's passes.
         guidance: 1 for none; above, the text's effect is enlarged.
         rows: rows of a pass, see `BlockFlow`.
         device: where to run.
     """
 
-    def __init__(
-        self, net: Net, clips: int, blocks: int, frames: int, passes: int, guidance: float, rows: int,
-        device: torch.device,
-    ) -> None:  # fmt: skip
-        self.net, self.guidance, self._rows = net, guidance, rows
+    def __init__(self, net: Net, passes: int, guidance: float, rows: int, device: torch.device) -> None:
+        self.net, self.guidance, self._rows, self._device = net, guidance, rows, device
         self._guided = guidance != 1.0
-        plain = clip_layout(clips, blocks, 2 if self._guided else 1, frames, WINDOW_BLOCKS)
-        self._plain = plain
-        self._clean = plain.part(0, plain.clean).padded(rows).to(device)
-        self._noisy = plain.part(plain.clean, plain.rows).padded(rows).to(device)
-        null = clips * blocks
-        clean_caption = plain.clip * blocks + plain.block + 1
-        noisy_caption = plain.clip * blocks + plain.block
-        self._clean_caption = F.pad(clean_caption[: plain.clean], (0, rows - plain.clean), value=null).to(device)
-        asked = noisy_caption[plain.clean : plain.clean + null]
-        asked = torch.cat([asked, torch.full_like(asked, null)]) if self._guided else asked
-        self._noisy_caption = F.pad(asked, (0, rows - len(asked)), value=null).to(device)
-        self._sigmas, self._passes = euler_sigmas(passes * SUBSTEPS), passes
+        self._sigmas = euler_sigmas(passes * SUBSTEPS)
 
     @torch.no_grad()
     def walk(self, batch: Batch, past: Tensor | None) -> Walks:
-        """Walk every block of the clips, reading rendered blocks or `past` `(clips, blocks, ...)`."""
-        x0 = batch.latents
-        source = x0 if past is None else torch.where(self._replaced(x0), past, x0)
-        clean = disturb(source[:, :-1].flatten(0, 1))
+        """Walk every block of the clips, reading rendered blocks or, mostly, `past` `(clips, frames, z, h, w)`."""
+        rows, device = self._rows, self._device
+        layout = clip_layout(batch.lengths, 2 if self._guided else 1, WINDOW_BLOCKS)
+        at = Placed(layout, batch.lengths, layout.rows, device)
+        x0 = batch.frames
+        source = x0.flatten(0, 1)
+        if past is not None:
+            replaced = (torch.rand(at.groups, device=device) < 0.7)[at.group[: at.clean]]
+            mixed = torch.where(wide(replaced), past.flatten(0, 1)[at.past], source[at.past])
+            source = source.index_copy(0, at.past, mixed)
+        source = source.index_copy(0, at.past, disturb(source[at.past], at))
         hidden, mask = self.net.encode_text(batch.ids.flatten(0, 1), batch.mask.flatten(0, 1))
-        text = self.net.rows.project_text(hidden)
-        states = self._read(clean, text, mask)
+        text, null = self.net.rows.project_text(hidden), len(hidden) - 1
+        zero = torch.zeros(rows, device=device)
+        caption = self._fill(at.caption[: at.clean], null)
+        clean = layout.clean_part().padded(rows).to(device)
+        _, states = self.net.rows(self._fill(source[at.past]), zero, text[caption], mask[caption], clean, keep=True)
+        assert states is not None
+        noisy = layout.noisy_part().padded(rows).to(device)
+        asked = at.caption[at.clean :]
+        if self._guided:
+            asked = torch.cat([asked[: len(asked) // 2], torch.full_like(asked[len(asked) // 2 :], null)])
+        asked = self._fill(asked, null)
+        told = (text[asked], mask[asked])
         x = torch.randn_like(x0.flatten(0, 1))
         points = [x]
-        for step, (sigma, after) in enumerate(zip(self._sigmas[:-1], self._sigmas[1:], strict=True)):
-            v = self._velocity(x, sigma, text, mask, states)
-            x = (x.float() - (sigma - after) * v.float()).to(x.dtype)
-            if (step + 1) % SUBSTEPS == 0:
-                points.append(x)
-        shape = x0.shape
-        walked = torch.stack(points).view(len(points), *shape)
-        return Walks(clean.view(shape[0], shape[1] - 1, *shape[2:]), walked, hidden, mask)
+        for sigma, after in zip(self._sigmas[:-1], self._sigmas[1:], strict=True):
+            both = self._fill(torch.cat([x, x]) if self._guided else x)
+            v, _ = self.net.rows(both, zero + 1000 * sigma, *told, noisy, past=states)
+            x = (x.float() - (sigma - after) * self._guide(v, len(x))).to(x.dtype)
+            points.append(x)
+        walked = torch.stack(points).view(len(points), *x0.shape)
+        return Walks(source.view_as(x0), walked, batch.lengths, hidden, mask)
 
-    def _replaced(self, x0: Tensor) -> Tensor:
-        chosen = torch.rand(x0.shape[:2], device=x0.device) < 0.7
-        return chosen.view(*x0.shape[:2], 1, 1, 1, 1)
-
-    def _fill(self, rows: Tensor) -> Tensor:
-        return torch.cat([rows, rows.new_zeros((self._rows - len(rows), *rows.shape[1:]))])
-
-    def _read(self, clean: Tensor, text: Tensor, mask: Tensor) -> Past | None:
-        if not self._plain.clean:
-            return None
-        at = self._clean_caption
-        zero = torch.zeros(self._rows, device=clean.device)
-        return self.net.rows(self._fill(clean), zero, text[at], mask[at], self._clean, keep=True)[1]
-
-    def _velocity(self, x: Tensor, sigma: float, text: Tensor, mask: Tensor, states: Past | None) -> Tensor:
-        count, at = len(x), self._noisy_caption
-        both = torch.cat([x, x]) if self._guided else x
-        timestep = torch.full((self._rows,), 1000 * sigma, device=x.device)
-        v = self.net.rows(self._fill(both), timestep, text[at], mask[at], self._noisy, past=states)[0]
+    def _guide(self, v: Tensor, count: int) -> Tensor:
+        asked = v[:count].float()
         if not self._guided:
-            return v[:count]
-        asked, empty = v[:count].float(), v[count : 2 * count].float()
+            return asked
+        empty = v[count : 2 * count].float()
         return empty + self.guidance * (asked - empty)
+
+    def _fill(self, rows: Tensor, value: int = 0) -> Tensor:
+        filler = rows.new_full((self._rows - len(rows), *rows.shape[1:]), value)
+        return torch.cat([rows, filler])
 
 
 class Student:
@@ -124,43 +127,47 @@ class Student:
     Args:
         net: what is trained.
         clips: clips a step, drawn from the teacher's.
-        blocks: blocks a clip.
-        frames: latent frames a block.
         passes: passes of the sampler to come.
-        rows: rows of a pass.
+        rows: rows of a pass; clips that don't fit are left out.
         device: where to run.
     """
 
-    def __init__(
-        self, net: Net, clips: int, blocks: int, frames: int, passes: int, rows: int, device: torch.device
-    ) -> None:
-        plain = clip_layout(clips, blocks, passes, frames, WINDOW_BLOCKS)
-        if plain.rows > rows:
-            raise ValueError(f"{clips} clips in {passes} copies need {plain.rows} rows, not {rows}")
-        self.net, self._clips, self._blocks, self._used = net, clips, blocks, plain.rows
-        self._plain = plain
-        self._layout: Layout = plain.padded(rows).to(device)
-        self._sigmas = torch.tensor(euler_sigmas(passes), device=device)
+    def __init__(self, net: Net, clips: int, passes: int, rows: int, device: torch.device) -> None:
+        self.net, self._clips, self._passes, self._rows, self._device = net, clips, passes, rows, device
+        self._sigmas = torch.tensor(euler_sigmas(passes * SUBSTEPS))
 
     def loss(self, walks: Walks) -> Tensor:
         """Return the mean squared distance from the teacher's mean velocity over each interval."""
-        device = walks.points.device
-        pick = torch.randperm(walks.points.shape[1], device=device)[: self._clips]
-        passes, rows, blocks, clean = len(self._sigmas) - 1, self._layout.rows, self._blocks, self._plain.clean
-        points = walks.points[:, pick].float()
-        start = points[:-1].flatten(0, 2)
-        chord = (points[:-1] - points[1:]).flatten(0, 2)
-        span = (self._sigmas[:-1] - self._sigmas[1:]).repeat_interleave(self._clips * blocks)
-        sigma = self._sigmas[:-1].repeat_interleave(self._clips * blocks)
-        dtype = walks.points.dtype
-        latents = torch.cat([walks.clean[pick].flatten(0, 1), start.to(dtype)])
-        latents = torch.cat([latents, latents.new_zeros((rows - len(latents), *latents.shape[1:]))])
-        captions = (pick[:, None] * blocks + torch.arange(blocks, device=device)).flatten()
-        after = captions.view(-1, blocks)[:, 1:].flatten()
-        index = F.pad(
-            torch.cat([after, captions.repeat(passes)]), (0, rows - self._used), value=len(walks.hidden) - 1
-        )
+        passes, device = self._passes, self._device
+        pick = torch.randperm(len(walks.lengths))[: self._clips]
+        pick = pick[self._needed(walks.lengths[pick]).cumsum(0) <= self._rows]
+        opening = opening_points(passes)
+        drawn = torch.randperm(len(opening) - 1)[:OPENING_COPIES].tolist()
+        intervals = list(zip(usual_points(passes)[:-1], usual_points(passes)[1:], strict=True))
+        intervals += [(opening[i], opening[i + 1]) for i in drawn]
+        begin, end = (torch.tensor(side) for side in zip(*intervals, strict=True))
+
+        layout = clip_layout(walks.lengths[pick], len(intervals), WINDOW_BLOCKS)
+        layout = layout.kept((layout.copy < passes) | (layout.block == 0))
+        at = Placed(layout, walks.lengths[pick], self._rows, device)
+        copy, clip, frame = (t[at.clean :] for t in (layout.copy, pick[layout.clip], layout.frame))
+        begin, end = begin[copy], end[copy]
+        span = (self._sigmas[begin] - self._sigmas[end]).to(device)
+        begin, end, clip, frame = (t.to(device) for t in (begin, end, clip, frame))
+        start = walks.points[begin, clip, frame]
+        chord = start.float() - walks.points[end, clip, frame].float()
+        clean = walks.clean[pick.to(device)].flatten(0, 1)[at.past]
+        latents = torch.cat([clean, start, start.new_zeros((self._rows - at.used, *start.shape[1:]))])
+        sigma = self._sigmas.to(device)[begin]
+        timestep = F.pad(sigma * 1000, (at.clean, self._rows - at.used))
+        blocks, null = walks.lengths.shape[1], len(walks.hidden) - 1
+        captions = (pick[:, None] * blocks + torch.arange(blocks)).flatten()
+        told = F.pad(captions, (0, 1), value=null).to(device)[at.caption]
         text = self.net.rows.project_text(walks.hidden)
-        timestep = F.pad(sigma * 1000, (clean, rows - self._used))
-        v, _ = self.net.rows(latents, timestep, text[index], walks.mask[index], self._layout)
-        return F.mse_loss(v[clean : self._used].float(), chord / wide(span))
+        v, _ = self.net.rows(latents, timestep, text[told], walks.mask[told], at.layout)
+        return F.mse_loss(v[at.clean : at.used].float(), chord / wide(span))
+
+    def _needed(self, lengths: Tensor) -> Tensor:
+        """Return the rows that each clip takes, `(clips,)`."""
+        frames = lengths.sum(1)
+        return frames - lengths[:, -1] + self._passes * frames + OPENING_COPIES * lengths[:, 0]

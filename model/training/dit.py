@@ -44,7 +44,7 @@ class Stage:
 
     Attributes:
         kind: the clips.
-        clips: clips a step, for 260 rows.
+        clips: clips a step, for 800 rows.
         copies: noisy copies of each clip (distillation: the passes).
         self_made: share of steps with a partly predicted past.
         flat_until: progress at which the rate begins to fall.
@@ -63,11 +63,11 @@ class Stage:
 
 
 STAGES = {
-    "short": Stage(ClipKind(2, BLOCK_FRAMES, 0.5), 52, 2, 0.0, 0.8, 1.0, 0.5, 768),
-    "long": Stage(ClipKind(9, BLOCK_FRAMES, 0.2), 10, 2, 0.4, 0.2, 0.7, 0.02, 160),
-    "distill": Stage(ClipKind(8, BLOCK_FRAMES, 0.3), 6, 4, 0.0, 0.3, 0.25, 0.01, 96),
+    "short": Stage(ClipKind(2, 2 * BLOCK_FRAMES, 0.5), 51, 2, 0.0, 0.8, 1.0, 0.5, 768),
+    "long": Stage(ClipKind(9, 9 * BLOCK_FRAMES, 0.2), 10, 2, 0.4, 0.2, 0.7, 0.02, 160),
+    "distill": Stage(ClipKind(8, 8 * BLOCK_FRAMES, 0.3), 6, 4, 0.0, 0.3, 0.25, 0.01, 96),
 }
-ROWS = 260
+ROWS = 800
 
 
 def build_transformer() -> Any:
@@ -201,26 +201,25 @@ class Training:
     def _tflops(self) -> float:
         """TFLOP of a step by its weights: 6 a weight and token."""
         weights = sum(p.numel() for p in self.net.transformer.transformer_blocks.parameters())
-        return 6e-12 * weights * self.args.rows * BLOCK_FRAMES * 9 * 16
+        return 6e-12 * weights * self.args.rows * 9 * 16
 
     def _flow_losses(self) -> Any:
-        stage, args = self.stage, self.args
-        clips = max(1, int(stage.clips * args.scale))
-        flow = BlockFlow(self.net, clips, stage.kind.blocks, stage.copies, BLOCK_FRAMES, args.rows, self.device)
+        clips = max(1, int(self.stage.clips * self.args.scale))
+        flow = BlockFlow(self.net, self.stage.copies, self.args.rows, self.device)
         dice = random.Random(self.steps_total)
         while True:
-            yield flow.loss(self.draw(clips), dice.random() < stage.self_made)
+            yield flow.loss(self.draw(clips), dice.random() < self.stage.self_made)
 
     def _distill_losses(self) -> Any:
-        args, blocks, copies = self.args, self.stage.kind.blocks, 2 if self.args.guidance != 1.0 else 1
+        args, copies = self.args, 2 if self.args.guidance != 1.0 else 1
         frozen = copy.deepcopy(self.net)
         frozen.load_state_dict(self._teacher_weights())
         frozen.requires_grad_(False)
         self.net.text_encoder.requires_grad_(False)
-        walkers = max(1, args.rows // (copies * blocks))
-        teacher = Teacher(frozen, walkers, blocks, BLOCK_FRAMES, args.passes, args.guidance, args.rows, self.device)
-        clips = min(walkers, (args.rows) // (blocks - 1 + args.passes * blocks))
-        student = Student(self.net, clips, blocks, BLOCK_FRAMES, args.passes, args.rows, self.device)
+        walkers = max(1, args.rows // (copies * self.stage.kind.frames))
+        teacher = Teacher(frozen, args.passes, args.guidance, args.rows, self.device)
+        clips = max(1, int(self.stage.clips * args.scale))
+        student = Student(self.net, clips, args.passes, args.rows, self.device)
         say(f"dit distill: {walkers} clips a walk, {clips} a step, guidance {args.guidance}, {args.passes} passes")
         while True:
             batch = self.draw(walkers)
@@ -252,7 +251,7 @@ def main() -> None:
     parser.add_argument("--seconds", default="400", help="limit of this piece, comma-separated, one a stage")
     parser.add_argument("--stage-seconds", type=float, help="planned length of all pieces of a single stage")
     parser.add_argument("--encoder-window", type=int, help="latent frames of the VAE's window, see clips.Encoder")
-    parser.add_argument("--rows", type=int, default=ROWS, help="rows (blocks) of a pass")
+    parser.add_argument("--rows", type=int, default=ROWS, help="rows (latent frames) of a pass")
     parser.add_argument("--scale", type=float, default=1.0, help="factor of the clips a step, for small trials")
     parser.add_argument("--pool", type=int, default=6144, help="clips kept")
     parser.add_argument("--pool-chunk", type=int, default=32, help="clips rendered at a time")

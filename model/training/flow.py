@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.training.rows import RowsPass, clip_layout
+from model.training.rows import Layout, RowsPass, clip_layout
 
 SHIFT = 3.0
 DROP_NOISY, DROP_CLEAN = 0.1, 0.03  # share of rows that get the empty caption
@@ -25,13 +25,20 @@ class Batch:
     """Clips of latents with the captions in force.
 
     Attributes:
-        latents: `(clips, blocks, z, frames, h, w)` normalised.
+        latents: `(clips, z, frames, h, w)` normalised.
         ids: `(clips, blocks, tokens)`; `mask` likewise, 1 for real tokens.
+        lengths: `(clips, blocks)` latent frames of each block, on the CPU.
     """
 
     latents: Tensor
     ids: Tensor
     mask: Tensor
+    lengths: Tensor
+
+    @property
+    def frames(self) -> Tensor:
+        """`(clips, frames, z, h, w)`: latent frames as rows have them."""
+        return self.latents.transpose(1, 2)
 
 
 @dataclass(frozen=True)
@@ -81,89 +88,113 @@ class Net(nn.Module):
         return states.to(dtype), mask
 
 
+class Placed:
+    """A layout on the device, padded to a fixed number of rows, with what training needs of each row.
+
+    Args:
+        layout: unpadded.
+        lengths: `(clips, blocks)` of the clips laid out.
+        rows: rows after padding.
+        device: where to.
+
+    Attributes:
+        used, clean: rows in use, and clean ones among them.
+        caption: `(rows,)` index of each row's caption among `clips * blocks`, then the empty one: a noisy block has
+            its own, a clean one its successor's (a commit is lazy), filler the empty one.
+        group: `(used,)` number of each row's block: rows of one block and copy share noise level and fate.
+        groups: how many there are at most.
+        past: `(clean,)` index of each clean row's latent frame among `clips * frames`.
+    """
+
+    def __init__(self, layout: Layout, lengths: Tensor, rows: int, device: torch.device) -> None:
+        clips, blocks = lengths.shape
+        frames = int(lengths[0].sum())
+        clean = layout.clean
+        later = (torch.arange(layout.rows) < clean).long()
+        caption = layout.clip * blocks + layout.block + later
+        self.clean, self.used = clean, layout.rows
+        self.layout = layout.padded(rows).to(device)
+        self.caption = F.pad(caption, (0, rows - layout.rows), value=clips * blocks).to(device)
+        copy = layout.copy + 1 - later
+        self.group = ((copy * clips + layout.clip) * blocks + layout.block).to(device)
+        self.groups = (int(copy.max()) + 1) * clips * blocks
+        self.past = (layout.clip * frames + layout.frame)[:clean].to(device)
+
+    @property
+    def noisy_group(self) -> Tensor:
+        """`group` of the noisy rows."""
+        return self.group[self.clean :]
+
+
 class BlockFlow:
     """Losses over clips laid out as rows.
 
     Args:
         net: what is trained.
-        clips: clips a step.
-        blocks: blocks a clip.
         copies: noisy copies of each clip.
-        frames: latent frames a block.
         rows: fixed number of rows to pad to, so that one compiled graph serves every stage.
         device: where to run.
     """
 
-    def __init__(
-        self, net: Net, clips: int, blocks: int, copies: int, frames: int, rows: int, device: torch.device
-    ) -> None:
-        plain = clip_layout(clips, blocks, copies, frames, WINDOW_BLOCKS)
-        if plain.rows > rows:
-            raise ValueError(
-                f"{clips} clips of {blocks} blocks in {copies} copies need {plain.rows} rows, not {rows}"
-            )
-        self.net, self.clips, self.blocks, self.copies = net, clips, blocks, copies
-        self.used = plain.rows
-        self.layout = plain.padded(rows).to(device)
-        next_block = torch.cat([plain.block[: plain.clean] + 1, plain.block[plain.clean :]])
-        caption = plain.clip * blocks + next_block  # lazy commit: a block is written under the next block's text
-        self._caption = F.pad(caption, (0, rows - plain.rows), value=clips * blocks).to(device)
+    def __init__(self, net: Net, copies: int, rows: int, device: torch.device) -> None:
+        self.net, self.copies, self.rows, self.device = net, copies, rows, device
 
-    def text(self, batch: Batch) -> RowText:
-        """Return each row's caption, some replaced by the empty one."""
+    def text(self, batch: Batch, at: Placed) -> RowText:
+        """Return each row's caption, some blocks' replaced by the empty one."""
         hidden, mask = self.net.encode_text(batch.ids.flatten(0, 1), batch.mask.flatten(0, 1))
         states = self.net.rows.project_text(hidden)
-        chance = torch.full((self.layout.rows,), DROP_NOISY, device=states.device)
-        chance[: self.layout.clean] = DROP_CLEAN
-        dropped = torch.rand_like(chance) < chance
-        return RowText(states, mask, torch.where(dropped, len(states) - 1, self._caption))
+        chance = torch.full((at.used,), DROP_NOISY, device=states.device)
+        chance[: at.clean] = DROP_CLEAN
+        dropped = torch.rand(at.groups, device=states.device)[at.group] < chance
+        dropped = F.pad(dropped, (0, self.rows - at.used))
+        return RowText(states, mask, torch.where(dropped, len(states) - 1, at.caption))
 
-    def predict(self, clean: Tensor, noisy: Tensor, sigma: Tensor, text: RowText) -> Tensor:
+    def predict(self, clean: Tensor, noisy: Tensor, sigma: Tensor, text: RowText, at: Placed) -> Tensor:
         """Return v of the noisy rows.
 
         Args:
-            clean: `(clean rows, z, frames, h, w)`.
-            noisy: `(noisy rows, z, frames, h, w)`.
+            clean: `(clean rows, z, h, w)`.
+            noisy: `(noisy rows, z, h, w)`.
             sigma: `(noisy rows,)`.
             text: each row's caption.
+            at: where the rows stand.
         """
-        rows, used, count = self.layout.rows, self.used, self.layout.clean
-        filler = torch.zeros((rows - used, *noisy.shape[1:]), dtype=noisy.dtype, device=noisy.device)
-        timestep = F.pad(sigma.float() * 1000, (count, rows - used))
-        v, _ = self.net.rows(
-            torch.cat([clean.to(noisy.dtype), noisy, filler]), timestep, *text.rows(text.index), self.layout
-        )
-        return v[count:used]
+        filler = noisy.new_zeros((self.rows - at.used, *noisy.shape[1:]))
+        timestep = F.pad(sigma.float() * 1000, (at.clean, self.rows - at.used))
+        latents = torch.cat([clean.to(noisy.dtype), noisy, filler])
+        v, _ = self.net.rows(latents, timestep, *text.rows(text.index), at.layout)
+        return v[at.clean : at.used]
 
     def loss(self, batch: Batch, self_made: bool) -> Tensor:
         """Return the mean squared error of v over all noisy rows; `self_made`: the past is partly predicted."""
-        x0 = batch.latents
-        text = self.text(batch)
-        clean = x0[:, :-1].flatten(0, 1)
+        layout = clip_layout(batch.lengths, self.copies, WINDOW_BLOCKS)
+        at = Placed(layout, batch.lengths, self.rows, self.device)
+        x0 = batch.frames.flatten(0, 1)
+        text = self.text(batch, at)
+        clean = x0[at.past]
         if self_made:
-            clean = self._self_made(x0, clean, text)
-        target = x0.flatten(0, 1).repeat(self.copies, 1, 1, 1, 1)
-        sigma = sample_sigma(len(target), target.device)
+            clean = self._self_made(x0, clean, text, at)
+        target = x0.repeat(self.copies, 1, 1, 1)
+        sigma = sample_sigma(at.groups, target.device)[at.noisy_group]
         noisy, noise = add_noise(target, sigma)
-        v = self.predict(disturb(clean), noisy, sigma, text)
+        v = self.predict(disturb(clean, at), noisy, sigma, text, at)
         return F.mse_loss(v.float(), noise.float() - target.float())
 
     @torch.no_grad()
-    def _self_made(self, x0: Tensor, clean: Tensor, text: RowText) -> Tensor:
+    def _self_made(self, x0: Tensor, clean: Tensor, text: RowText, at: Placed) -> Tensor:
         """Replace 70% of the past blocks by one-step predictions from much noise."""
-        target = x0.flatten(0, 1).repeat(self.copies, 1, 1, 1, 1)
-        sigma = 0.35 + 0.65 * torch.rand(len(target), device=x0.device)
+        target = x0.repeat(self.copies, 1, 1, 1)
+        sigma = (0.35 + 0.65 * torch.rand(at.groups, device=x0.device))[at.noisy_group]
         noisy, _ = add_noise(target, sigma)
-        v = self.predict(disturb(clean), noisy, sigma, text)
-        made = noisy - wide(sigma).to(v.dtype) * v
-        made = made.view(self.copies, *x0.shape)[0][:, :-1].flatten(0, 1)
-        replaced = torch.rand(len(clean), device=clean.device) < 0.7
+        v = self.predict(disturb(clean, at), noisy, sigma, text, at)
+        made = (noisy - wide(sigma).to(v.dtype) * v)[at.past]
+        replaced = (torch.rand(at.groups, device=clean.device) < 0.7)[at.group[: at.clean]]
         return torch.where(wide(replaced), made, clean)
 
 
 def wide(rows: Tensor) -> Tensor:
-    """`(rows,)` to `(rows, 1, 1, 1, 1)`."""
-    return rows.view(-1, 1, 1, 1, 1)
+    """`(rows,)` to `(rows, 1, 1, 1)`."""
+    return rows.view(-1, 1, 1, 1)
 
 
 def add_noise(x0: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
@@ -181,11 +212,11 @@ def sample_sigma(count: int, device: torch.device, shift: float = SHIFT, uniform
     return torch.where(torch.rand(count, device=device) < uniform, flat, level)
 
 
-def disturb(clean: Tensor) -> Tensor:
-    """Noise on the past: none on 40% of the blocks, else up to a level of 0.35, mostly little.
+def disturb(clean: Tensor, at: Placed) -> Tensor:
+    """Noise on the past `(clean rows, z, h, w)`: none on 40% of the blocks, else up to 0.35, mostly little.
 
     The stream's past is its own work, never as clean as a render; without this it drifts.
     """
-    level = 0.35 * torch.rand(len(clean), device=clean.device) ** 1.5
+    level = 0.35 * torch.rand(at.groups, device=clean.device) ** 1.5
     level = torch.where(torch.rand_like(level) < 0.4, torch.zeros_like(level), level)
-    return add_noise(clean, level)[0]
+    return add_noise(clean, level[at.group[: at.clean]])[0]

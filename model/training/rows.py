@@ -1,10 +1,10 @@
 """Many blocks of many clips through the SANA-Video transformer in one pass, as rows.
 
-A row is one block: a few latent frames with a time of their own. *Clean* rows run at t = 0 and write state;
-*noisy* rows only read it. Which clean rows a row reads is a matrix of zeros and ones, which clean row's last
-frame stands to its left in the temporal convolution is an index. So one compiled graph of a fixed number of rows
-serves short clips, long clips, several noisy copies and distillation alike, and states can be kept and read
-again by later passes (`Past`).
+A row is one latent frame, so that blocks of any length share one compiled graph. *Clean* rows run at t = 0 and write
+state; *noisy* rows only read it. Which rows' sums a row reads is a matrix of zeros and ones, which rows stand to its
+left and right in the temporal convolution are indices. So a fixed number of rows serves short clips, long clips,
+mixed blocks, several noisy copies and distillation alike, and states can be kept and read again by later passes
+(`Past`).
 
 The arithmetic is that of streaming with a window of w blocks: block i reads its own sums and those of blocks
 i - w .. i - 1, which were committed at t = 0 under the text then in force (`model.stream`). For a single block
@@ -13,7 +13,7 @@ without past it is diffusers' `SanaVideoTransformer3DModel`. Both are tested (te
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -31,19 +31,22 @@ class Layout:
 
     Attributes:
         clean: number of clean rows.
-        reads: `(rows, clean)` 1 where a row reads that clean row's sums.
-        left: `(rows,)` the clean row whose last frame is to the left; `clean` means none.
-        first_frame: `(rows,)` absolute latent frame of the row's first frame.
+        reads: `(rows, columns)` 1 where a row reads that row's sums: its own block's, and clean ones of the past.
+        left: `(rows,)` the row to the left in time; the number of columns means none. `right` likewise.
+        frame: `(rows,)` absolute latent frame.
         clip: `(rows,)` index of the row's clip.
         block: `(rows,)` index of the row's block in its clip.
+        copy: `(rows,)` index of the noisy copy, 0 for clean rows.
     """
 
     clean: int
     reads: Tensor
     left: Tensor
-    first_frame: Tensor
+    right: Tensor
+    frame: Tensor
     clip: Tensor
     block: Tensor
+    copy: Tensor
 
     @property
     def rows(self) -> int:
@@ -51,79 +54,124 @@ class Layout:
         return self.left.shape[0]
 
     def to(self, device: torch.device) -> Layout:
-        """Return the same layout with its tensors on `device`."""
-        moved = (t.to(device) for t in (self.reads, self.left, self.first_frame, self.clip, self.block))
-        return Layout(self.clean, *moved)
+        """Return the same layout with its tensors on `device`, `reads` as float32."""
+        reads = self.reads.to(device, non_blocking=True).float()
+        rest = (self.left, self.right, self.frame, self.clip, self.block, self.copy)
+        return Layout(self.clean, reads, *(t.to(device, non_blocking=True) for t in rest))
 
     def padded(self, rows: int) -> Layout:
-        """Return the layout with filler rows at the end that read nothing, `rows` in all."""
+        """Return the layout with filler rows at the end that read nothing, `rows` in all.
+
+        Raises:
+            ValueError: it has more rows already.
+        """
         more = rows - self.rows
-        zeros = torch.zeros(more, dtype=torch.long)
-        return Layout(
-            self.clean,
-            torch.cat([self.reads, torch.zeros(more, self.clean)]),
-            torch.cat([self.left, zeros + self.clean]),
-            torch.cat([self.first_frame, zeros]),
-            torch.cat([self.clip, zeros]),
-            torch.cat([self.block, zeros]),
-        )
+        if more < 0:
+            raise ValueError(f"the layout has {self.rows} rows, more than {rows}")
+        nothing = self.reads.shape[1]
 
-    def part(self, start: int, stop: int) -> Layout:
-        """Return rows `start` to `stop` alone, reading the same clean rows (through a `Past`)."""
-        cut = (t[start:stop] for t in (self.reads, self.left, self.first_frame, self.clip, self.block))
-        return Layout(self.clean, *cut)
+        def end(at: Tensor) -> Tensor:
+            return F.pad(torch.where(at == nothing, nothing + more, at), (0, more), value=nothing + more)
+
+        rest = (F.pad(t, (0, more)) for t in (self.frame, self.clip, self.block, self.copy))
+        return Layout(self.clean, F.pad(self.reads, (0, more, 0, more)), end(self.left), end(self.right), *rest)
+
+    def kept(self, mask: Tensor) -> Layout:
+        """Return the rows where `mask` `(rows,)` holds; it must hold for all clean rows and for whole blocks."""
+        keep = mask.nonzero().flatten()
+        number = torch.full((self.rows + 1,), len(keep))
+        number[keep] = torch.arange(len(keep))
+        rest = (t[keep] for t in (self.frame, self.clip, self.block, self.copy))
+        reads = self.reads[keep][:, keep]
+        return Layout(self.clean, reads, number[self.left[keep]], number[self.right[keep]], *rest)
+
+    def clean_part(self) -> Layout:
+        """Return the clean rows alone."""
+        n = self.clean
+        left, right = (torch.where(t[:n] < n, t[:n], n) for t in (self.left, self.right))
+        rest = (t[:n] for t in (self.frame, self.clip, self.block, self.copy))
+        return Layout(n, self.reads[:n, :n], left, right, *rest)
+
+    def noisy_part(self) -> Layout:
+        """Return the noisy rows alone. `reads` and the neighbours still count from the first clean row on: the
+        clean rows come from a `Past`."""
+        n = self.clean
+        rest = (t[n:] for t in (self.left, self.right, self.frame, self.clip, self.block, self.copy))
+        return Layout(n, self.reads[n:], *rest)
 
 
-def clip_layout(clips: int, blocks: int, copies: int, frames: int, window: int | None) -> Layout:
-    """Lay out `copies` noisy copies of `clips` clips of `blocks` blocks of `frames` latent frames.
+def clip_layout(lengths: Sequence[Sequence[int]] | Tensor, copies: int, window: int | None) -> Layout:
+    """Lay out `copies` noisy copies of clips.
 
-    Rows are ordered (clean: clip, block 0 .. blocks - 2), then (noisy: copy, clip, block). The last block needs
-    no clean row: nobody reads it.
+    Rows are ordered (clean: clip, frame), then (noisy: copy, clip, frame). A clip's last block needs no clean rows:
+    nobody reads them.
+
+    Args:
+        lengths: `(clips, blocks)` latent frames of each block; all clips have as many in all.
+        copies: noisy copies of each clip.
+        window: blocks that a block reads back; None for all.
     """
-    per_clip = blocks - 1
-    clean = clips * per_clip
-    c, b = torch.meshgrid(torch.arange(clips), torch.arange(per_clip), indexing="ij")
-    clean_clip, clean_block = c.flatten(), b.flatten()
-    c, b = torch.meshgrid(torch.arange(clips), torch.arange(blocks), indexing="ij")
-    clip = torch.cat([clean_clip, c.flatten().repeat(copies)])
-    block = torch.cat([clean_block, b.flatten().repeat(copies)])
-    distance = block[:, None] - clean_block[None, :]
-    reads = (clip[:, None] == clean_clip[None, :]) & (distance > 0)
+    lengths = torch.as_tensor(lengths)
+    clips, blocks = lengths.shape
+    frames = int(lengths[0].sum())
+    block = torch.repeat_interleave(torch.arange(blocks).repeat(clips), lengths.flatten()).view(clips, frames)
+    clip = torch.arange(clips)[:, None].expand(clips, frames)
+    frame = torch.arange(frames).expand(clips, frames)
+    kept = (block < blocks - 1).flatten()
+
+    def rows_of(t: Tensor) -> Tensor:
+        flat = t.flatten()
+        return torch.cat([flat[kept], flat.repeat(copies)])
+
+    row_clip, row_block, row_frame = rows_of(clip), rows_of(block), rows_of(frame)
+    clean = int(kept.sum())
+    copy = F.pad(torch.arange(copies).repeat_interleave(clips * frames), (clean, 0))
+    group = torch.where(torch.arange(len(copy)) < clean, -1, copy)  # clean rows are a group of their own
+    same_clip = row_clip[:, None] == row_clip[None, :]
+    distance = row_block[:, None] - row_block[None, :]
+    own = same_clip & (distance == 0) & (group[:, None] == group[None, :])
+    past = same_clip & (distance > 0) & (group[None, :] == -1)
     if window is not None:
-        reads &= distance <= window
-    left = torch.where(block > 0, clip * per_clip + block - 1, torch.tensor(clean))
-    return Layout(clean, reads.float(), left, block * frames, clip, block)
+        past &= distance <= window
+    nothing = len(row_clip)
+    # Position of each (clip, frame) among the clean rows; those of last blocks are never asked for.
+    at = torch.cumsum(kept, 0).sub(1).view(clips, frames)
+    number = torch.arange(nothing)
+    starts = F.pad(row_block[1:] != row_block[:-1], (1, 0), value=True) | (row_frame == 0)
+    ends = F.pad(starts[1:], (0, 1), value=True)
+    before = torch.where(row_frame == 0, nothing, at[row_clip, (row_frame - 1).clamp(min=0)])
+    left = torch.where(starts, before, number - 1)
+    right = torch.where(ends, nothing, number + 1)
+    return Layout(clean, own | past, left, right, row_frame, row_clip, row_block, copy)
 
 
 @dataclass
 class Past:
-    """What clean rows wrote, layer by layer: sums `(clean, heads, d, d + 1)` and last frames `(clean, hw, c)`."""
+    """What clean rows wrote, layer by layer: sums `(clean, heads, d, d + 1)` and frames `(clean, hw, c)`."""
 
     sums: list[Tensor]
-    lasts: list[Tensor]
+    frames: list[Tensor]
 
 
-def rope_tables(first_frame: Tensor, frames: int, height: int, width: int, head_dim: int) -> tuple[Tensor, Tensor]:
-    """Return cosines and sines `(rows, 1, frames * height * width, head_dim / 2)` at absolute positions.
+def rope_tables(frame: Tensor, height: int, width: int, head_dim: int) -> tuple[Tensor, Tensor]:
+    """Return cosines and sines `(rows, 1, height * width, head_dim / 2)` at absolute latent frames `(rows,)`.
 
-    Angles are taken in float64 from the absolute latent frame, as the stream does.
+    Angles are taken in float64, as the stream does.
     """
     side = 2 * (head_dim // 6)
-    device = first_frame.device
+    device = frame.device
 
     def angles(positions: Tensor, size: int) -> Tensor:
         exponent = torch.arange(0, size, 2, dtype=torch.float64, device=device) / size
         return positions.double()[..., None] * 10000.0**-exponent
 
-    time = angles(first_frame[:, None] + torch.arange(frames, device=device), head_dim - 2 * side)
-    rows = first_frame.shape[0]
-    shape = (rows, frames, height, width)
+    shape = (frame.shape[0], height, width)
     parts = [
-        time[:, :, None, None].expand(*shape, -1),
-        angles(torch.arange(height, device=device), side)[None, None, :, None].expand(*shape, -1),
-        angles(torch.arange(width, device=device), side)[None, None, None].expand(*shape, -1),
+        angles(frame, head_dim - 2 * side)[:, None, None].expand(*shape, -1),
+        angles(torch.arange(height, device=device), side)[None, :, None].expand(*shape, -1),
+        angles(torch.arange(width, device=device), side)[None, None].expand(*shape, -1),
     ]
-    angle = torch.cat(parts, dim=-1).reshape(rows, 1, frames * height * width, head_dim // 2)
+    angle = torch.cat(parts, dim=-1).reshape(shape[0], 1, height * width, head_dim // 2)
     return angle.cos().float(), angle.sin().float()
 
 
@@ -182,7 +230,7 @@ def layer_mix(
     sums: Tensor,
     text: Tensor,
     bias: Tensor,
-    size: tuple[int, int, int],
+    size: tuple[int, int],
 ) -> tuple[Tensor, Tensor]:
     """Second third: attention over the sums, text attention, the FFN up to its temporal convolution.
 
@@ -194,10 +242,10 @@ def layer_mix(
         sums: `(rows, heads, d, d + 1)` own and past.
         text: `(rows, text tokens, channels)` projected and normalised.
         bias: `(rows, 1, 1, text tokens)` added to text scores.
-        size: latent frames, token rows, token columns.
+        size: token rows, token columns.
 
     Returns:
-        The residual `(rows, tokens, channels)` and y `(rows, frames, height * width, channels)`.
+        The residual and y, `(rows, tokens, channels)` each.
     """
     attention, query, rotated = block.attn1, *queries
     products, total = sums[..., :-1].to(x.dtype), sums[..., -1:].to(x.dtype)
@@ -217,32 +265,28 @@ def layer_mix(
     return x, _ffn(block.ff, h, size)
 
 
-def _ffn(ff: Any, h: Tensor, size: tuple[int, int, int]) -> Tensor:
-    frames, height, width = size
-    rows, channels = h.shape[0], h.shape[-1]
+def _ffn(ff: Any, h: Tensor, size: tuple[int, int]) -> Tensor:
+    height, width = size
+    rows = h.shape[0]
     weight = ff.conv_inverted.weight.to(h.dtype).flatten(1)
     wide = F.silu(F.linear(h, weight, ff.conv_inverted.bias.to(h.dtype)))
-    picture = wide.reshape(rows * frames, height, width, -1)
+    picture = wide.reshape(rows, height, width, -1)
     padded = F.pad(picture, (0, 0, 1, 1, 1, 1))
     depth = ff.conv_depth.weight.to(h.dtype)[:, 0]
-    taps = ff.conv_depth.bias.float().expand(rows * frames, height, width, -1)
+    taps = ff.conv_depth.bias.float().expand(rows, height, width, -1)
     for i in range(3):
         for j in range(3):
             taps = taps + padded[:, i : i + height, j : j + width].float() * depth[:, i, j].float()
     value, gate = taps.chunk(2, dim=-1)
     gated = (value * F.silu(gate)).to(h.dtype)
-    y = F.linear(gated, ff.conv_point.weight.to(h.dtype).flatten(1))
-    return y.reshape(rows, frames, height * width, channels)
+    return F.linear(gated, ff.conv_point.weight.to(h.dtype).flatten(1)).flatten(1, 2)
 
 
-def layer_end(block: Any, x: Tensor, table: Tensor, y: Tensor, left: Tensor) -> Tensor:
-    """Last third: temporal convolution with `left` `(rows, 1, height * width, channels)` and the residual."""
-    zero = torch.zeros_like(left)
-    before = torch.cat([left, y[:, :-1]], dim=1)
-    after = torch.cat([y[:, 1:], zero], dim=1)
+def layer_end(block: Any, x: Tensor, table: Tensor, y: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """Last third: temporal convolution with the neighbours `(rows, height * width, channels)` and the residual."""
     weight = block.ff.conv_temp.weight.to(x.dtype)[..., 0]
-    moved = F.linear(torch.cat([before, y, after], dim=-1), weight.permute(0, 2, 1).flatten(1))
-    return x + table[:, 5:6] * (y + moved).flatten(1, 2)
+    moved = F.linear(torch.cat([left, y, right], dim=-1), weight.permute(0, 2, 1).flatten(1))
+    return x + table[:, 5:6] * (y + moved)
 
 
 @cache
@@ -284,40 +328,41 @@ class RowsPass:
         """Predict v = noise - x0 for every row.
 
         Args:
-            latents: `(rows, channels, frames, height, width)`, clean rows first.
+            latents: `(rows, channels, height, width)`, clean rows first.
             timestep: `(rows,)` 1000 sigma; 0 for clean rows.
             text: `(rows, text tokens, channels)` from `project_text`.
             mask: `(rows, text tokens)` 1 for real tokens.
             layout: what each row reads.
-            past: states to read instead of this call's clean rows (then no row of the call is clean).
+            past: states to read instead of this call's clean rows; `layout` is then a `noisy_part`.
             keep: return the clean rows' states.
 
         Returns:
             v, shaped like `latents`, and the kept states.
         """
         net, dtype = self.net, latents.dtype
-        frames, height, width = latents.shape[2], latents.shape[3] // 2, latents.shape[4] // 2
-        size = (frames, height, width)
+        height, width = latents.shape[2] // 2, latents.shape[3] // 2
+        size = (height, width)
         x = _patches(latents)
         weight = net.patch_embedding.weight.to(dtype).flatten(1)
         x = F.linear(x, weight, net.patch_embedding.bias.to(dtype))
         modulation, embedded = self._time(timestep, dtype)
-        head_dim = net.config.attention_head_dim
-        cos, sin = rope_tables(layout.first_frame, frames, height, width, head_dim)
+        cos, sin = rope_tables(layout.frame, height, width, net.config.attention_head_dim)
         bias = torch.where(mask.bool(), 0.0, -10000.0).to(dtype)[:, None, None, :]
         kept = Past([], [])
         for index, block in enumerate(net.transformer_blocks):
             table = (block.scale_shift_table.float() + modulation).to(dtype)
             *queries, own = self._sums(block, x, table, cos, sin)
-            source = own[: layout.clean] if past is None else past.sums[index]
-            sums = own + (layout.reads @ source.flatten(1)).view_as(own) if layout.clean else own
+            source = own if past is None else torch.cat([past.sums[index], own])
+            sums = (layout.reads @ source.flatten(1)).view_as(own)
             x, y = self._mix(block, x, table, tuple(queries), sums, text, bias, size)
-            lasts = y[: layout.clean, -1] if past is None else past.lasts[index]
-            left = torch.cat([lasts, torch.zeros_like(y[:1, -1])])[layout.left]
-            x = self._end(block, x, table, y, left[:, None])
+            frames = y if past is None else torch.cat([past.frames[index], y])
+            frames = torch.cat([frames, torch.zeros_like(y[:1])])
+            x = self._end(
+                block, x, table, y, frames.index_select(0, layout.left), frames.index_select(0, layout.right)
+            )
             if keep:
-                kept.sums.append(source)
-                kept.lasts.append(lasts)
+                kept.sums.append(own[: layout.clean])
+                kept.frames.append(y[: layout.clean])
         shift, scale = (net.scale_shift_table.float() + embedded.float()[:, None]).to(dtype).chunk(2, dim=1)
         out = _linear(net.proj_out, _modulate(x, shift, scale))
         return _unpatches(out, size), kept if keep else None
@@ -334,17 +379,17 @@ class RowsPass:
 
 
 def _patches(latents: Tensor) -> Tensor:
-    """`(rows, c, f, h, w)` to tokens `(rows, f h/2 w/2, 4 c)`, ordered like a flattened (1, 2, 2) kernel."""
-    r, c, f, h, w = latents.shape
-    y = latents.reshape(r, c, f, h // 2, 2, w // 2, 2).permute(0, 2, 3, 5, 1, 4, 6)
-    return y.reshape(r, f * (h // 2) * (w // 2), c * 4)
+    """`(rows, c, h, w)` to tokens `(rows, h/2 w/2, 4 c)`, ordered like a flattened (1, 2, 2) kernel."""
+    r, c, h, w = latents.shape
+    y = latents.reshape(r, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5)
+    return y.reshape(r, (h // 2) * (w // 2), c * 4)
 
 
-def _unpatches(tokens: Tensor, size: tuple[int, int, int]) -> Tensor:
-    """Tokens `(rows, tokens, 4 c)` with channels last inside a patch to `(rows, c, f, h, w)`."""
-    f, h, w = size
-    y = tokens.reshape(tokens.shape[0], f, h, w, 2, 2, -1).permute(0, 6, 1, 2, 4, 3, 5)
-    return y.reshape(tokens.shape[0], -1, f, 2 * h, 2 * w)
+def _unpatches(tokens: Tensor, size: tuple[int, int]) -> Tensor:
+    """Tokens `(rows, tokens, 4 c)` with channels last inside a patch to `(rows, c, h, w)`."""
+    h, w = size
+    y = tokens.reshape(tokens.shape[0], h, w, 2, 2, -1).permute(0, 5, 1, 3, 2, 4)
+    return y.reshape(tokens.shape[0], -1, 2 * h, 2 * w)
 
 
 def initialise(transformer: Any) -> None:

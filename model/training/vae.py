@@ -73,8 +73,8 @@ def held_out(parallel: VaeParallel, device: torch.device, dtype: torch.dtype, sh
     """Return the mean PSNR (dB) over 8 unseen clips and save render above reconstruction to `sheet`."""
     from PIL import Image
 
-    kind = ClipKind(blocks, 3, 0.3)
-    pictures, _ = render_clips(kind, 8, torch.Generator().manual_seed(987654), device)
+    kind = ClipKind(blocks, 3 * blocks, 0.3)
+    pictures, *_ = render_clips(kind, 8, torch.Generator().manual_seed(987654), device)
     scores, rows = [], []
     for clip in pictures:
         target = to_unit(clip[None], dtype)
@@ -142,7 +142,8 @@ def train(
         step, spent = state["step"], state["spent"]
         average.tensors, average.steps = state["average"], step
     begin = time.monotonic()
-    kind = ClipKind((pictures + 3) // 4, 1, 0.06)
+    frames = (pictures + 3) // 4
+    kind = ClipKind(max(1, frames // 3), frames, 0.18)
     pool = picture_pool(
         kind,
         chunk=min(32, pool_clips),

@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from model.stream import LatentStream
 from model.training.rows import Past, RowsPass, clip_layout
 from model.transformer import SanaVideoTransformer3DModel
 
-FRAMES, HEIGHT, WIDTH, TOKENS, CAPTION = 3, 4, 6, 5, 16
+HEIGHT, WIDTH, TOKENS, CAPTION = 4, 6, 5, 16
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -46,51 +48,69 @@ def test_one_block_equals_diffusers(transformer: Any) -> None:
     shapes = {name: tensor.shape for name, tensor in theirs.state_dict().items()}
     theirs.load_state_dict({n: t.reshape(shapes[n]) for n, t in transformer.state_dict().items()})
     torch.manual_seed(1)
-    latents = torch.randn(2, 16, FRAMES, HEIGHT, WIDTH)
+    latents = torch.randn(2, 16, 3, HEIGHT, WIDTH)
     states, mask = _text(2)
     timestep = torch.tensor([731.0, 12.0])
     rows = RowsPass(transformer)
-    layout = clip_layout(2, 1, 1, FRAMES, None)
-    ours, _ = rows(latents, timestep, rows.project_text(states), mask, layout)
+    layout = clip_layout([[3], [3]], 1, None).to(CPU)
+    at = layout.clip
+    ours, _ = rows(
+        latents.transpose(1, 2).flatten(0, 1), timestep[at], rows.project_text(states)[at], mask[at], layout
+    )
     expected = theirs(latents, states, timestep, encoder_attention_mask=mask, return_dict=False)[0]
-    assert _close(ours, expected)
+    assert _close(ours.view(2, 3, 16, HEIGHT, WIDTH).transpose(1, 2), expected)
 
 
 @pytest.mark.parametrize("window", [None, 2])
-def test_many_blocks_equal_the_stream(transformer: Any, window: int | None) -> None:
+@pytest.mark.parametrize("lengths", [(3, 3, 3, 3, 3, 3), (1, 4, 2, 5, 3, 1)])
+def test_many_blocks_equal_the_stream(transformer: Any, window: int | None, lengths: tuple[int, ...]) -> None:
     """One Euler step a block: clean = noise - v. The prompt changes at blocks 2 and 3, with recache."""
     torch.manual_seed(2)
-    blocks, prompts = 6, [0, 0, 1, 2, 2, 2]
+    prompts = [0, 0, 1, 2, 2, 2]
     states, mask = _text(3)
-    noise = torch.randn(blocks, 16, FRAMES, HEIGHT, WIDTH)
+    frames = sum(lengths)
+    noise = torch.randn(frames, 16, HEIGHT, WIDTH)
     stream = LatentStream(
-        transformer, text=states[:1], text_mask=mask[:1], height=HEIGHT, width=WIDTH, block=FRAMES,
-        timesteps=(1000,), sampler="euler", window=window,
-        noise=lambda frame, _: noise[frame // FRAMES, :, frame % FRAMES],
+        transformer, text=states[:1], text_mask=mask[:1], height=HEIGHT, width=WIDTH, block=3, first_block=lengths[0],
+        timesteps=(1000,), sampler="euler", window=window, noise=lambda frame, _: noise[frame],
     )  # fmt: skip
     streamed = []
     for block, prompt in enumerate(prompts):
+        stream.block = lengths[block]
         if block and prompt != prompts[block - 1]:
             stream.steer(states[prompt : prompt + 1], mask[prompt : prompt + 1])
-        streamed.append(next(stream)[0])
-    clean = torch.stack(streamed)
+        streamed.append(next(stream)[0].transpose(0, 1))
+    clean = torch.cat(streamed)
 
     rows = RowsPass(transformer)
-    layout = clip_layout(1, blocks, 2, FRAMES, window).padded(20)
-    used, count = 3 * blocks - 1, layout.clean
-    told = torch.cat([layout.block[:count] + 1, layout.block[count:]])
-    prompt_of_row = torch.tensor(prompts)[told]
+    plain = clip_layout([lengths], 2, window)
+    layout, count, used = plain.padded(60).to(CPU), plain.clean, plain.rows
+    told = torch.cat([plain.block[:count] + 1, plain.block[count:]])
+    prompt_of_row = F.pad(torch.tensor(prompts)[told], (0, 60 - used))
     text, row_mask = rows.project_text(states)[prompt_of_row], mask[prompt_of_row]
-    filler = torch.zeros(20 - used, *noise.shape[1:])
-    timestep = torch.full((20,), 1000.0)
+    filler = torch.zeros(60 - used, *noise.shape[1:])
+    timestep = torch.full((60,), 1000.0)
     timestep[:count] = 0
-    v, kept = rows(torch.cat([clean[:-1], noise, noise, filler]), timestep, text, row_mask, layout, keep=True)
-    assert _close(noise - v[count : count + blocks], clean)
-    assert _close(v[count + blocks : used], v[count : count + blocks])
+    v, _ = rows(torch.cat([clean[:count], noise, noise, filler]), timestep, text, row_mask, layout)
+    assert _close(noise - v[count : count + frames], clean)
+    assert _close(v[count + frames : used], v[count : count + frames])
 
+    zero = torch.zeros(count)
+    _, kept = rows(clean[:count], zero, text[:count], row_mask[:count], plain.clean_part().to(CPU), keep=True)
     assert isinstance(kept, Past)
-    part = layout.part(count, used)
-    again, _ = rows(
-        torch.cat([noise, noise]), timestep[count:used], text[count:used], row_mask[count:used], part, past=kept
-    )
-    assert _close(again, v[count:used])
+    part = plain.noisy_part().padded(40).to(CPU)
+    index = torch.arange(count, count + 40)
+    latents = torch.cat([noise, noise, filler])[:40]
+    again, _ = rows(latents, timestep[index], text[index], row_mask[index], part, past=kept)
+    assert _close(again[: used - count], v[count:used])
+
+
+def test_kept_rows_read_and_neighbour_what_they_did() -> None:
+    whole = clip_layout([[2, 1, 3], [1, 2, 3]], 2, None)
+    kept = whole.kept((whole.copy < 1) | (whole.block == 0))
+    assert kept.rows == whole.rows - 6 + 3 - 6
+    again = clip_layout([[2, 1, 3], [1, 2, 3]], 1, None)
+    assert torch.equal(kept.reads[: again.rows, : again.rows], again.reads)
+    nothing = kept.reads.shape[1]
+    assert kept.left[again.rows :].tolist() == [nothing, again.rows, nothing]
+    assert kept.right[again.rows :].tolist() == [again.rows + 1, nothing, nothing]

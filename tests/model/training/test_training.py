@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,13 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.training.clips import Encoder
-from model.training.distill import Student, Teacher, euler_sigmas
-from model.training.flow import Batch, BlockFlow, Net
+from model.training.clips import ClipKind, Encoder, draw_lengths
+from model.training.distill import Student, Teacher, euler_sigmas, opening_points, usual_points
+from model.training.flow import Batch, BlockFlow, Net, Placed
 from model.training.optim import Average, Muon, orthogonalise, warm_flat_linear
-from model.training.rows import initialise
+from model.training.rows import clip_layout, initialise
 
-FRAMES, SIZE = 2, 4
+SIZE = 4
+LENGTHS = [[1, 3, 2], [2, 2, 2], [3, 1, 2]]
 
 
 class Words(nn.Module):
@@ -44,9 +46,9 @@ def net() -> Net:
     return Net(transformer, Words(), compiled=False)
 
 
-def _batch(clips: int, blocks: int) -> Batch:
-    ids = torch.randint(2, 10, (clips, blocks, 5))
-    return Batch(torch.randn(clips, blocks, 16, FRAMES, SIZE, SIZE), ids, torch.ones_like(ids))
+def _batch() -> Batch:
+    ids = torch.randint(2, 10, (3, 3, 5))
+    return Batch(torch.randn(3, 16, 6, SIZE, SIZE), ids, torch.ones_like(ids), torch.tensor(LENGTHS))
 
 
 def test_orthogonalise_brings_singular_values_near_one() -> None:
@@ -88,15 +90,34 @@ def test_rate_curve() -> None:
 def test_flow_loss_reaches_every_parameter(net: Net) -> None:
     for parameter in net.transformer.parameters():
         nn.init.normal_(parameter, std=0.2)
-    flow = BlockFlow(net, clips=3, blocks=3, copies=2, frames=FRAMES, rows=26, device=torch.device("cpu"))
-    flow.loss(_batch(3, 3), self_made=True).backward()
+    BlockFlow(net, 2, 50, torch.device("cpu")).loss(_batch(), self_made=True).backward()
     silent = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert silent == []
 
 
 def test_too_few_rows_are_refused(net: Net) -> None:
-    with pytest.raises(ValueError, match="need 25 rows, not 20"):
-        BlockFlow(net, clips=5, blocks=2, copies=2, frames=FRAMES, rows=20, device=torch.device("cpu"))
+    with pytest.raises(ValueError, match="48 rows, more than 40"):
+        BlockFlow(net, 2, 40, torch.device("cpu")).loss(_batch(), self_made=False)
+
+
+def test_rows_share_noise_by_block_and_know_their_caption() -> None:
+    at = Placed(clip_layout(LENGTHS, 2, None), torch.tensor(LENGTHS), 50, torch.device("cpu"))
+    assert (at.clean, at.used, at.groups) == (12, 48, 27)
+    # Clip 0: one clean row of block 0 and three of block 1, written under the captions of blocks 1 and 2.
+    assert at.caption[:4].tolist() == [1, 2, 2, 2]
+    assert at.caption[12:18].tolist() == [0, 1, 1, 1, 2, 2]
+    assert at.caption[48:].tolist() == [9, 9]
+    assert at.group[12:18].tolist() == [9, 10, 10, 10, 11, 11]
+    assert len(set(at.group[:12].tolist())) == 6
+    assert at.past.tolist() == [0, 1, 2, 3, 6, 7, 8, 9, 12, 13, 14, 15]
+
+
+def test_drawn_lengths_fill_the_clip_and_start_like_a_picture_sometimes() -> None:
+    rng = random.Random(0)
+    drawn = [draw_lengths(ClipKind(9, 27, 0.2), rng) for _ in range(300)]
+    assert {sum(lengths) for lengths in drawn} == {27}
+    assert {length for lengths in drawn for length in lengths} == {1, 2, 3, 4, 5}
+    assert sum(lengths[0] == 1 for lengths in drawn) > 50
 
 
 def test_euler_sigmas_are_the_recipe_s() -> None:
@@ -108,14 +129,19 @@ def test_a_constant_velocity_is_distilled_already(net: Net, guidance: float) -> 
     """Then many steps and few land in the same place: the student's loss is nothing."""
     nn.init.normal_(net.transformer.proj_out.bias)
     device = torch.device("cpu")
-    teacher = Teacher(net, clips=3, blocks=2, frames=FRAMES, passes=3, guidance=guidance, rows=16, device=device)
-    student = Student(net, clips=2, blocks=2, frames=FRAMES, passes=3, rows=16, device=device)
-    batch = _batch(3, 2)
+    teacher, student = Teacher(net, 3, guidance, 40, device), Student(net, 2, 3, 80, device)
+    batch = _batch()
     walks = teacher.walk(batch, None)
     walks = teacher.walk(batch, walks.points[-1])
-    assert walks.points.shape == (4, 3, 2, 16, FRAMES, SIZE, SIZE)
+    assert walks.points.shape == (13, 3, 6, 16, SIZE, SIZE)
     assert (walks.points[0] - walks.points[-1]).abs().mean() > 0.5
     assert student.loss(walks).item() < 1e-8
+
+
+def test_first_block_visits_noise_levels_of_its_own() -> None:
+    usual, opening = usual_points(4), opening_points(4)
+    assert (usual[0], usual[-1]) == (opening[0], opening[-1]) == (0, 16)
+    assert set(usual) & set(opening) == {0, 16}
 
 
 def test_encoder_windows_begin_at_whole_latent_frames() -> None:
