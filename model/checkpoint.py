@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan
 from safetensors import SafetensorError
 
 from model.convert import convert
+from model.schedule import load_scheduler
 from model.source import TRANSFORMER, CheckpointError, Source, one_line, read_json, resolve
 from model.stream_config import StreamConfig
 from model.text import TextEncoder
@@ -49,6 +51,8 @@ class Checkpoint:
     """SHA-256, hexadecimal, of the weight files."""
     kind: Kind = Kind.STREAM
     """What it was made for."""
+    scheduler: Any = None
+    """Diffusers' scheduler for whole clips; None takes `model.schedule.clip_scheduler`."""
 
 
 def load_checkpoint(
@@ -82,7 +86,8 @@ def load_checkpoint(
             f"{source.place}: the VAE has {vae.channels} latent channels, "
             f"the transformer {transformer.config.in_channels}"
         )
-    return Checkpoint(transformer, vae, text, config, weights_hash(source), kind_of(source))
+    kind, scheduler = kind_of(source), load_scheduler(source.folder)
+    return Checkpoint(transformer, vae, text, config, weights_hash(source), kind, scheduler)
 
 
 def load_config(source: Source) -> StreamConfig:

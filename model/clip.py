@@ -27,9 +27,11 @@ import torch
 from torch import Tensor
 
 from model.checkpoint import Checkpoint
+from model.denoise import WholeClip
 from model.image_start import first_latent
 from model.positions import first_picture, latent_of
 from model.sampler import spaced_timesteps
+from model.schedule import CLIP_GUIDANCE_SCALE, CLIP_STEPS, clip_scheduler
 from model.state import StatePool
 from model.stream import LatentStream, advance
 from model.stream_config import StreamConfig
@@ -58,9 +60,9 @@ class ClipSpec:
     frames: int = 81
     """Pictures."""
     steps: int | None = None
-    """Denoising passes: of the whole clip, or, of a checkpoint that streams, of each block."""
+    """Denoising passes: of the whole clip, or, with a checkpoint that streams, of each block."""
     guidance_scale: float | None = None
-    """1 is no guidance; anything else takes two rows a pass."""
+    """1 is no guidance; anything else takes two rows a pass. Bidirectional checkpoints are guided above 1 only."""
     motion_score: int | None = None
     image: Tensor | None = None
     """The first picture, uint8 (height, width, 3), of exactly the clip's size: see `model.image_start`."""
@@ -233,32 +235,55 @@ def maker_of(
     """What makes the latents of a clip, spec as `checked` gives it."""
     assert spec.height is not None
     assert spec.width is not None
-    if checkpoint.kind is Kind.CLIP:
-        raise ValueError("kind: clips of bidirectional checkpoints are not here yet")
-    config, text, vae = checkpoint.config, checkpoint.text, checkpoint.vae
-    scale = config.guidance_scale if spec.guidance_scale is None else spec.guidance_scale
-    options: dict[str, Any] = dict(
-        zip(("text", "text_mask"), text.encode(spec.prompt, spec.motion_score), strict=True)
-    )
-    if scale != 1:
-        negative = text.encode_negative(spec.negative_prompt)
-        options |= zip(("negative_text", "negative_mask"), negative, strict=True)
-    if spec.image is not None:
-        options["image"] = first_latent(vae, spec.image, spec.height, spec.width)
+    vae, frames = checkpoint.vae, latent_frames(spec.frames)
+    height, width = spec.height // vae.spatial_factor, spec.width // vae.spatial_factor
+    image = None if spec.image is None else first_latent(vae, spec.image, spec.height, spec.width)
+    scale = default_guidance_scale(checkpoint) if spec.guidance_scale is None else spec.guidance_scale
+    text = checkpoint.text.encode(spec.prompt, spec.motion_score)
+    bidirectional = checkpoint.kind is Kind.CLIP
+    guided = scale > 1 if bidirectional else scale != 1
+    negative = checkpoint.text.encode_negative(spec.negative_prompt) if guided else None
+    if bidirectional:
+        return WholeClip(
+            checkpoint.transformer,
+            checkpoint.scheduler or clip_scheduler(),
+            text=text,
+            negative=negative,
+            guidance_scale=scale,
+            steps=spec.steps or CLIP_STEPS,
+            shape=(frames, height, width),
+            seed=spec.seed,
+            image=image,
+        )
+    negative_text, negative_mask = negative or (None, None)
     return StreamMaker(
         checkpoint.transformer,
-        config,
-        latents=latent_frames(spec.frames),
+        checkpoint.config,
+        latents=frames,
         steps=spec.steps,
         longsana=checkpoint.kind is Kind.LONGSANA,
         bucket=bucket,
-        height=spec.height // vae.spatial_factor,
-        width=spec.width // vae.spatial_factor,
-        seed=spec.seed,
+        text=text[0],
+        text_mask=text[1],
+        height=height,
+        width=width,
         guidance_scale=scale,
+        negative_text=negative_text,
+        negative_mask=negative_mask,
+        seed=spec.seed,
+        image=image,
         pool=pool,
-        **options,
     )
+
+
+def default_steps(checkpoint: Checkpoint) -> int:
+    """Denoising passes where a spec says none."""
+    return CLIP_STEPS if checkpoint.kind is Kind.CLIP else len(checkpoint.config.timesteps)
+
+
+def default_guidance_scale(checkpoint: Checkpoint) -> float:
+    """The guidance scale where a spec says none."""
+    return CLIP_GUIDANCE_SCALE if checkpoint.kind is Kind.CLIP else checkpoint.config.guidance_scale
 
 
 def checked(checkpoint: Checkpoint, spec: ClipSpec) -> ClipSpec:

@@ -7,13 +7,13 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import FlowMatchEulerDiscreteScheduler
 
+from model.schedule import clip_scheduler
 from model.source import INDEX, TRANSFORMER, CheckpointError, Source, one_line, read_json, resolve
 from model.stream_config import FILE_NAME, StreamConfig
 from model.weights import Kind, kind_of, read_transformer
 
-CLIP_FLOW_SHIFT = 8.0
 SHARD_SIZE = "5GB"
 
 
@@ -65,9 +65,7 @@ def _write_rest(source: Source, target: Path, kind: Kind) -> None:
     if (source.folder / "scheduler").is_dir():
         shutil.copytree(source.folder / "scheduler", target / "scheduler")
     elif kind is Kind.CLIP:
-        DPMSolverMultistepScheduler(
-            flow_shift=CLIP_FLOW_SHIFT, use_flow_sigmas=True, prediction_type="flow_prediction"
-        ).save_pretrained(target / "scheduler")
+        clip_scheduler().save_pretrained(target / "scheduler")
     else:
         FlowMatchEulerDiscreteScheduler(shift=StreamConfig.load(target).shift).save_pretrained(target / "scheduler")
     named = read_json(source.folder / INDEX) if (source.folder / INDEX).is_file() else {}
