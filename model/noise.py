@@ -62,21 +62,32 @@ def philox_normal(
         shape: shape of the result; elements are filled in row-major order.
         device: where to compute.
     """
+    return philox_frames(seed, frame, 1, pass_, shape, device)[0]
+
+
+def philox_frames(
+    seed: int,
+    first_frame: int,
+    frames: int,
+    pass_: int,
+    shape: tuple[int, ...],
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """`philox_normal` of so many latent frames in a row, (frames, *shape), in as many kernels as one takes.
+
+    Equal to one by one to float32 rounding.
+    """
     count = math.prod(shape)
-    index = torch.arange((count + 3) // 4, dtype=torch.int64, device=device)
+    index = torch.arange((count + 3) // 4, dtype=torch.int64, device=device).expand(frames, -1)
+    frame = torch.arange(frames, dtype=torch.int64, device=device)[:, None].add(first_frame).expand_as(index)
     words = philox4x32(
-        (
-            index,
-            torch.full_like(index, pass_ & _MASK),
-            torch.full_like(index, frame & _MASK),
-            torch.full_like(index, (frame >> 32) & _MASK),
-        ),
+        (index, torch.full_like(index, pass_ & _MASK), frame & _MASK, (frame >> 32) & _MASK),
         (seed & _MASK, (seed >> 32) & _MASK),
     )
     # 24 bits each, exact in float32: the radius' uniform lies in (0, 1], the angle's in [0, 1).
     u0, u1, u2, u3 = ((word >> 8).float() for word in words)
     normals = [*_box_muller(u0, u1), *_box_muller(u2, u3)]
-    return torch.stack(normals, dim=-1).flatten()[:count].view(shape)
+    return torch.stack(normals, dim=-1).flatten(1)[:, :count].unflatten(1, shape)
 
 
 def block_noise(
