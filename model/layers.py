@@ -7,6 +7,7 @@ linear layers. Nothing here keeps state: what a block reads of the past comes in
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from diffusers.models.normalization import RMSNorm
 from torch import Tensor, nn
 
 from model.adapted import Adapted
-from model.linear_attention import attend, own_sums, rotate
+from model.linear_attention import attend, attend_rounded, own_sums, rotate
 from model.packed import linear, product, usable
 
 
@@ -23,12 +24,14 @@ class Past:
     """What one layer reads of the state and leaves for it.
 
     `sums` (batch, heads, head_dim + 1, head_dim) and `tail` (batch, tokens, channels) come in. For the rows that
-    commit, `own` and `last`, of the same shapes, go out: the block's own contribution.
+    commit, `own` and `last`, of the same shapes, go out: the block's own contribution. `key_dtype`: that of the sums
+    of k, see `model.state`.
     """
 
     sums: Tensor
     tail: Tensor
     commits: list[int]
+    key_dtype: torch.dtype = torch.float32
     own: Tensor | None = None
     last: Tensor | None = None
 
@@ -72,7 +75,7 @@ class TextCache:
 
 def joined_product(x: Tensor, parts: tuple[nn.Module, ...]) -> Tensor | None:
     """The outputs of bias-free plain linear layers side by side, by one product; None where that cannot be."""
-    plain = tuple(part for part in parts if type(part) is nn.Linear and part.bias is None)
+    plain = tuple(cast(nn.Linear, part) for part in parts if type(part) is nn.Linear and part.bias is None)
     if torch.is_grad_enabled() or len(plain) < len(parts):
         return None
     if usable(x, plain[0], nn.Linear):
@@ -139,12 +142,26 @@ class LinearAttention(Attention):
     def forward(self, x: Tensor, turn: Tensor, past: Past | None, eps: float) -> Tensor:
         """x (batch, tokens, channels), turn (batch or 1, tokens, 1, head_dim / 2) complex64 -> like x."""
         query, key, value = self._project(x)
+        if past is not None and past.key_dtype != torch.float32:
+            return self.out(self._rounded(query, key, value, turn, past, eps).to(x.dtype))
         query_rotated, key_rotated = rotate(query, turn), rotate(key, turn)
         sums = own_sums(key, key_rotated, value)
         if past is not None:
             past.leave(own=sums)
             sums = sums + past.sums
         return self.out(attend(query, query_rotated, sums, eps).to(x.dtype))
+
+    def _rounded(self, query: Tensor, key: Tensor, value: Tensor, turn: Tensor, past: Past, eps: float) -> Tensor:
+        # As LongSANA's released code: queries, keys and their turned copies are rounded, and all made of sums of k.
+        def rounded(y: Tensor) -> Tensor:
+            return y.to(past.key_dtype).float()
+
+        query, key = rounded(query), rounded(key)
+        sums = own_sums(key, rounded(rotate(key, turn)), value)
+        sums[:, :, -1] = rounded(sums[:, :, -1])
+        past.leave(own=sums)
+        sums = sums + past.sums
+        return attend_rounded(query, rounded(rotate(query, turn)), sums, eps, past.key_dtype)
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # Each (batch, tokens, heads, head_dim) float32; norm, ReLU and rotation run in float32 throughout.

@@ -81,3 +81,10 @@ def attend(query: Tensor, query_rotated: Tensor, sums: Tensor, eps: float) -> Te
     numerator = query_rotated.transpose(1, 2) @ sums[:, :, :-1].transpose(-1, -2)
     denominator = query.transpose(1, 2) @ sums[:, :, -1:].transpose(-1, -2)
     return (numerator / (denominator + eps)).transpose(1, 2).flatten(2)
+
+
+def attend_rounded(query: Tensor, query_rotated: Tensor, sums: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+    """`attend` with the denominator in `dtype` at every step, as LongSANA's released code has it."""
+    numerator = query_rotated.transpose(1, 2) @ sums[:, :, :-1].transpose(-1, -2)
+    denominator = query.transpose(1, 2).to(dtype) @ sums[:, :, -1:].transpose(-1, -2).to(dtype)
+    return (numerator * (1 / (denominator + eps))).transpose(1, 2).flatten(2)

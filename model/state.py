@@ -8,11 +8,15 @@ slabs, bytes counted. Slot 0 is the null slot: padding rows read and write it, n
   as one more row, of k itself: what the next block adds to its own sums;
 * `tail`: per layer the Mix-FFN's last latent frame, before the temporal convolution;
 * `ring`, with a window of W blocks: the own sums of the last W blocks, which `sums` is made of anew at each commit,
-  because subtracting the block that leaves would lose digits;
+  because subtracting the block that leaves would lose digits. Blocks may share an entry, `window_group` to each: the
+  ring is that much smaller, and forgets so many blocks at once (it remembers W - group + 1 to W of them);
 * `sink`: the sums of the first S blocks, never decayed nor dropped; those blocks enter neither ring nor fold;
 * `fold`, only with a sink but no window: the decayed sum of the blocks after the sink.
 
 With decay g, a block that is n commits old counts g^(n-1) times.
+
+`key_dtype` other than float32 rounds the sums of k, and no others, at every addition: how LongSANA's released code
+keeps them (`model.stream_config`, precision "reference").
 """
 
 from __future__ import annotations
@@ -29,7 +33,11 @@ NULL_SLOT = 0
 
 @dataclass(frozen=True)
 class StateLayout:
-    """Sizes of a slot: `tokens` are those of one latent frame; `window` None remembers every block."""
+    """Sizes of a slot: `tokens` are those of one latent frame; `window` None remembers every block.
+
+    Raises:
+        ValueError: a memory rule outside its limit.
+    """
 
     layers: int
     heads: int
@@ -39,20 +47,27 @@ class StateLayout:
     window: int | None = None
     sink: int = 0
     decay: float = 1.0
+    window_group: int = 1
+    key_dtype: torch.dtype = torch.float32
 
     def __post_init__(self) -> None:
         if self.window is not None and self.window < 1:
             raise ValueError(f"window must be at least 1 block or None, not {self.window}")
+        if self.window_group < 1 or (self.window or 0) % self.window_group:
+            raise ValueError(f"window_group must divide the window of {self.window}, not be {self.window_group}")
         if self.sink < 0:
             raise ValueError(f"sink must be at least 0 blocks, not {self.sink}")
         if not 0 < self.decay <= 1:
             raise ValueError(f"decay must be above 0 and at most 1, not {self.decay}")
 
+    @property
+    def ring(self) -> int:
+        """Entries of the ring."""
+        return (self.window or 0) // self.window_group
 
-def layout_of(
-    config: Any, height: int, width: int, window: int | None = None, sink: int = 0, decay: float = 1.0
-) -> StateLayout:
-    """The layout for a transformer's config and latents of height x width.
+
+def layout_of(config: Any, height: int, width: int, **memory: Any) -> StateLayout:
+    """The layout for a transformer's config and latents of height x width; `memory`: the rules of `StateLayout`.
 
     Raises:
         ValueError: a size not made of whole patches, or a memory rule outside its limit.
@@ -68,9 +83,7 @@ def layout_of(
         head_dim=config.attention_head_dim,
         channels=config.num_attention_heads * config.attention_head_dim,
         tokens=(height // p_h) * (width // p_w),
-        window=window,
-        sink=sink,
-        decay=decay,
+        **memory,
     )
 
 
@@ -110,7 +123,7 @@ class StatePool:
         sums = (layout.layers, layout.heads, layout.head_dim + 1, layout.head_dim)
         shape: tuple[int, ...] = {
             "tail": (layout.layers, layout.tokens, layout.channels),
-            "ring": (layout.window or 0, *sums),
+            "ring": (layout.ring, *sums),
         }.get(name, sums)
         dtype = self.dtype if name == "tail" else torch.float32
         return torch.zeros((slots, *shape), dtype=dtype, device=self.device)
@@ -215,28 +228,45 @@ class StatePool:
         sums = kinds["sums"][slot]
         sink = kinds["sink"][slot] if layout.sink else None
         if sink is not None and block < layout.sink:
-            sink += own
+            self._fold(sink, own, 1.0)
             sums.copy_(sink)
         elif layout.window is not None:
-            kinds["ring"][slot, block % layout.window] = own
+            entry = kinds["ring"][slot, block // layout.window_group % layout.ring]
+            if block % layout.window_group:
+                self._fold(entry, own, layout.decay)
+            else:
+                entry.copy_(own)
             sums.copy_(self._window_sum(slot, block))
             if sink is not None:
-                sums += sink
+                self._fold(sums, sink, 1.0)
         elif sink is not None:
             fold = kinds["fold"][slot]
-            fold.mul_(layout.decay).add_(own)
-            torch.add(sink, fold, out=sums)
+            self._fold(fold, own, layout.decay)
+            sums.copy_(fold)
+            self._fold(sums, sink, 1.0)
         else:
-            sums.mul_(layout.decay).add_(own)
+            self._fold(sums, own, layout.decay)
 
     def _window_sum(self, slot: int, newest: int) -> Tensor:
-        layout = self.layout
-        window = layout.window or 0
-        ring = self._tensors["ring"][slot]
-        total = ring[newest % window].clone()
-        for age in range(1, min(window, newest + 1)):
-            total.add_(ring[(newest - age) % window], alpha=layout.decay**age)
+        # Oldest first, as LongSANA's authors add. An entry was decayed up to its own last block.
+        layout, ring = self.layout, self._tensors["ring"][slot]
+        group = newest // layout.window_group
+        since = newest % layout.window_group + 1
+        total = torch.zeros_like(ring[0])
+        for age in reversed(range(min(layout.ring, group + 1))):
+            entry = ring[(group - age) % layout.ring]
+            commits = since + (age - 1) * layout.window_group if age else 0
+            self._fold(total, entry, 1.0, layout.decay**commits)
         return total
+
+    def _fold(self, total: Tensor, part: Tensor, decay: float, weight: float = 1.0) -> None:
+        """total = decay total + weight part, the row of k rounded as the layout wants it."""
+        if decay != 1:
+            total.mul_(decay)
+        total.add_(part, alpha=weight)
+        if self.layout.key_dtype != torch.float32:
+            keys = total[..., -1, :]
+            keys.copy_(keys.to(self.layout.key_dtype))
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ from torch import Tensor
 from model.adapted import NO_ADAPTERS, Adapter, AdapterSet, adapter_set
 from model.noise import Noise, block_noise
 from model.passes import Guidance, Row, Text, run_rows
+from model.precision import REFERENCE_BLOCKS, Precision, PrecisionError, rounded, rounded_dtype
 from model.sampler import Commit, SamplerName, Step, block_steps, clean_estimate, euler, renoise
 from model.snapshot import FORMAT, REQUIRED, Snapshot
-from model.state import StatePool, layout_of
+from model.state import StateLayout, StatePool, layout_of
 from model.stream_config import StreamConfig
 from model.transformer import SanaVideoTransformer3DModel
 
@@ -41,10 +42,21 @@ def new_pool(
         config: gives window, sink and decay; None for LongSANA's.
         slab: by how many slots it grows.
     """
-    config = config or StreamConfig()
-    memory = (config.window_blocks, config.sink_blocks, config.decay)
-    layout = layout_of(transformer.config, height, width, *memory)
+    layout = _layout(transformer, height, width, config or StreamConfig())
     return StatePool(layout, transformer.dtype, transformer.device, slab)
+
+
+def _layout(transformer: SanaVideoTransformer3DModel, height: int, width: int, config: StreamConfig) -> StateLayout:
+    return layout_of(
+        transformer.config,
+        height,
+        width,
+        window=config.window_blocks,
+        window_group=config.window_group,
+        sink=config.sink_blocks,
+        decay=config.decay,
+        key_dtype=rounded_dtype(config.precision, transformer.dtype) or torch.float32,
+    )
 
 
 class LatentStream(Iterator[Tensor]):
@@ -62,6 +74,7 @@ class LatentStream(Iterator[Tensor]):
         shift: of the sigma table.
         sampler: "renoise" or "euler".
         window, sink, decay: what the state remembers, see `model.state`.
+        precision: "precise" or "reference", see `model.precision`.
         recache: commit the last block before a steer under the new text, as LongSANA does.
         guidance_scale: other than 1 runs a second row and slot a stream.
         negative_text, negative_mask: what guidance leads away from.
@@ -96,6 +109,7 @@ class LatentStream(Iterator[Tensor]):
         window: int | None = None,
         sink: int | None = None,
         decay: float | None = None,
+        precision: Precision | None = None,
         recache: bool | None = None,
         guidance_scale: float | None = None,
         negative_text: Tensor | None = None,
@@ -116,8 +130,10 @@ class LatentStream(Iterator[Tensor]):
             "shift": shift,
             "sampler": sampler,
             "window_blocks": window,
+            "window_group": None if window is None else 1,
             "sink_blocks": sink,
             "decay": decay,
+            "precision": precision,
             "recache": recache,
             "guidance_scale": guidance_scale,
         }
@@ -130,8 +146,8 @@ class LatentStream(Iterator[Tensor]):
         self.block = self.config.block
         self.seed = seed
         self._noise = noise
-        memory = (config.window_blocks, config.sink_blocks, config.decay)
-        layout = layout_of(transformer.config, height, width, *memory)
+        self._rounding = rounded_dtype(self.config.precision, transformer.dtype)
+        layout = _layout(transformer, height, width, self.config)
         self.pool = pool or StatePool(layout, transformer.dtype, transformer.device, slab=1)
         if self.pool.layout != layout:
             raise ValueError(f"the pool is for {self.pool.layout}, the stream needs {layout}")
@@ -362,6 +378,8 @@ class LatentStream(Iterator[Tensor]):
             raise RuntimeError("the stream was released")
         if self._steps:
             return
+        if self._rounding is not None and self.config.sums_run and self._block_index >= REFERENCE_BLOCKS:
+            raise PrecisionError
         self._commit_text = self._text
         if self._pending is not None:
             self._text, self._guidance = self._pending
@@ -375,7 +393,8 @@ class LatentStream(Iterator[Tensor]):
         if self._image is not None:
             return
         frames = self.next_block
-        steps = block_steps(self._next_timesteps, self.config.shift, commit=self._clean is not None)
+        commit = self._clean is not None
+        steps = block_steps(self._next_timesteps, self.config.shift, commit=commit, rounded_to=self._rounding)
         self._steps.extend(steps)
         self._latents = self._draw(frames, 0)
 
@@ -422,10 +441,10 @@ class LatentStream(Iterator[Tensor]):
         if self.config.sampler == "euler":
             self._latents = euler(self._latents, flow, step.sigma, step.next_sigma)
         else:
-            self._latents = clean_estimate(self._latents, flow, step.sigma)
+            self._latents = rounded(clean_estimate(self._latents, flow, step.sigma), self._rounding)
             if self._steps:
-                fresh = self._draw(self._latents.shape[2], step.index + 1)
-                self._latents = renoise(self._latents, fresh, step.next_sigma)
+                fresh = rounded(self._draw(self._latents.shape[2], step.index + 1), self._rounding)
+                self._latents = rounded(renoise(self._latents, fresh, step.next_sigma), self._rounding)
         return None if self._steps else self._end_block()
 
     def _end_block(self) -> Tensor:

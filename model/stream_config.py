@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from model.precision import PRECISIONS, REFERENCE_BLOCKS, Precision, PrecisionError
 from model.sampler import SAMPLERS, SamplerName
 
 FORMAT = 1
 FILE_NAME = "stream.json"
+RING = 5
+"""Entries of the ring behind the window that `StreamConfig.endless` adds: 20 MB each with LongSANA."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,12 @@ class VocabularyEntry:
 class StreamConfig:
     """Typed `stream.json`. The defaults are LongSANA's, for a folder without the file.
 
-    Sizes are of pictures, in pixels; block lengths in latent frames; window and sink in blocks (`window_blocks`
-    None remembers every block). `block_latent_frames` are the lengths it was trained for, the default first.
+    Sizes are of pictures, in pixels; block lengths in latent frames; window, its groups (see `model.state`) and sink
+    in blocks (`window_blocks` None remembers every block). `trained_latents`: the longest video it was trained on, in
+    latent frames (None: said nowhere); see `endless`. `block_latent_frames` are the lengths of blocks that it was
+    trained for, the default first; `steer_block_latent_frames` is the length of a block that begins at a steer (None:
+    the default), and `cut_blocks` says that a steer may begin inside a block, which then is kept and committed up to
+    there.
 
     Raises:
         ValueError: names the field and its limit.
@@ -41,14 +48,19 @@ class StreamConfig:
     rate_hz: float = 16.0
     block_latent_frames: tuple[int, ...] = (10,)
     first_block_latent_frames: int = 10
+    steer_block_latent_frames: int | None = None
+    cut_blocks: bool = False
     sampler: SamplerName = "renoise"
     timesteps: tuple[float, ...] = (1000, 960, 889, 727)
     shift: float = 7.0
     first_block_timesteps: tuple[float, ...] | None = None
     window_blocks: int | None = None
+    window_group: int = 1
     sink_blocks: int = 0
     decay: float = 1.0
     recache: bool = True
+    precision: Precision = "precise"
+    trained_latents: int | None = 261
     guidance_scale: float = 1.0
     max_tokens: int = 300
     lowercase: bool = True
@@ -74,6 +86,12 @@ class StreamConfig:
         _require("shift", self.shift, _number(self.shift) and self.shift > 0, "above 0")
         window = self.window_blocks
         _require("window_blocks", window, window is None or _whole(window, 1, 4096), "1 to 4096, or null")
+        group = self.window_group
+        fits = _whole(group, 1, 4096) and (group == 1 if window is None else window % group == 0)
+        _require("window_group", group, fits, "a whole part of window_blocks")
+        _require("precision", self.precision, self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
+        trained = self.trained_latents
+        _require("trained_latents", trained, trained is None or _whole(trained, 1, 1 << 31), "at least 1, or null")
         _require("sink_blocks", self.sink_blocks, _whole(self.sink_blocks, 0, 4096), "0 to 4096")
         _require("decay", self.decay, _number(self.decay) and 0 < self.decay <= 1, "above 0, at most 1")
         scale = self.guidance_scale
@@ -82,8 +100,43 @@ class StreamConfig:
         score = self.motion_score
         _require("motion_score", score, score is None or _whole(score, 0, 1000), "0 to 1000, or null")
         _require("prompt", self.prompt, isinstance(self.prompt, str) and self.prompt.strip() != "", "a text")
-        for name in ("recache", "lowercase", "complex_human_instruction"):
+        for name in ("recache", "lowercase", "complex_human_instruction", "cut_blocks"):
             _require(name, getattr(self, name), isinstance(getattr(self, name), bool), "true or false")
+        self._check_cuts()
+
+    def _check_cuts(self) -> None:
+        steer, lengths = self.steer_block_latent_frames, self.block_latent_frames
+        allowed = steer is None or (self.cut_blocks and steer in lengths)
+        rule = "one of block_latent_frames, with cut_blocks; or null"
+        _require("steer_block_latent_frames", steer, allowed, rule)
+        if self.cut_blocks:
+            longest = max(self.block, self.first_block_latent_frames, steer or 1)
+            missing = sorted(set(range(1, longest)) - set(lengths))
+            rule = f"false unless block_latent_frames lists 1 to {longest - 1}: a block is cut to any of these"
+            _require("cut_blocks", True, not missing, rule)
+
+    @property
+    def sums_run(self) -> bool:
+        """Whether the state's sums grow with every block."""
+        return self.window_blocks is None and self.decay == 1
+
+    def endless(self) -> StreamConfig:
+        """For a stream without an end: with a window, where the sums would else outgrow what it was trained on.
+
+        A block of the longest video in training read all the blocks before it; the window is as long, up to
+        rounding, in `RING` groups. Up to that length nothing changes by it.
+
+        Raises:
+            PrecisionError: "reference" with sums that run for ever.
+        """
+        config = self
+        if self.sums_run and self.trained_latents is not None:
+            past = max(1, self.trained_latents // self.block - 1)
+            group = -(-past // RING)
+            config = replace(self, window_blocks=past // group * group, window_group=group)
+        if config.precision == "reference" and (config.sums_run or (config.window_blocks or 0) > REFERENCE_BLOCKS):
+            raise PrecisionError
+        return config
 
     @property
     def block(self) -> int:
@@ -130,6 +183,7 @@ class StreamConfig:
                 values[name] = tuple(values[name])
         if values.get("block_latent_frames"):
             values.setdefault("first_block_latent_frames", values["block_latent_frames"][0])
+        values.setdefault("trained_latents", None)  # the default is LongSANA's
         if "vocabulary" in values:
             values["vocabulary"] = _vocabulary(values["vocabulary"])
         return cls(**values)

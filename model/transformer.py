@@ -229,7 +229,8 @@ class SanaVideoTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Att
         if state is None:
             return [None] * layers
         sums, tails, commits = state.sums(), state.tails(), state.commits
-        return [Past(sums[:, layer], tails[:, layer], commits) for layer in range(layers)]
+        key_dtype = state.pool.layout.key_dtype
+        return [Past(sums[:, layer], tails[:, layer], commits, key_dtype) for layer in range(layers)]
 
     # -- diffusers' files --------------------------------------------------------------------------------------
 
