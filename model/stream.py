@@ -7,7 +7,7 @@ may stand at different denoising steps, positions and prompts; iterating one str
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -19,7 +19,7 @@ from model.adapted import NO_ADAPTERS, Adapter, AdapterSet, adapter_set
 from model.noise import Noise, block_noise
 from model.passes import Guidance, Row, Text, run_rows
 from model.precision import REFERENCE_BLOCKS, Precision, PrecisionError, rounded, rounded_dtype
-from model.sampler import Commit, SamplerName, Step, block_steps, clean_estimate, euler, renoise
+from model.sampler import Commit, Denoise, SamplerName, Step, block_steps, clean_estimate, euler, renoise
 from model.snapshot import FORMAT, REQUIRED, Snapshot
 from model.state import StateLayout, StatePool, layout_of
 from model.stream_config import StreamConfig
@@ -145,6 +145,7 @@ class LatentStream(Iterator[Tensor]):
         self.height, self.width = height, width
         self.block = self.config.block
         self.seed = seed
+        self.on_pass: Callable[[Denoise, Tensor], Tensor] | None = None  # sees a pass's latents, gives what they become
         self._noise = noise
         self._rounding = rounded_dtype(self.config.precision, transformer.dtype)
         layout = _layout(transformer, height, width, self.config)
@@ -445,6 +446,8 @@ class LatentStream(Iterator[Tensor]):
             if self._steps:
                 fresh = rounded(self._draw(self._latents.shape[2], step.index + 1), self._rounding)
                 self._latents = rounded(renoise(self._latents, fresh, step.next_sigma), self._rounding)
+        if self.on_pass is not None:
+            self._latents = self.on_pass(step, self._latents)
         return None if self._steps else self._end_block()
 
     def _end_block(self) -> Tensor:

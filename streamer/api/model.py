@@ -27,6 +27,8 @@ async def model(state: StateOf) -> dict[str, Any]:
         "model_rate_hz": info.rate_hz,
         "block_lengths": info.block_latent_frames,
         "first_block_length": info.first_block_latent_frames,
+        "steer_block_length": info.steer_block_latent_frames or info.block_latent_frames[0],
+        "cuts_blocks": info.cut_blocks,
         "sampler": info.sampler,
         "state_options": info.state_options,
         "vocabulary": info.vocabulary,

@@ -6,10 +6,14 @@ One socket a worker, both directions, in order. Whoever changes a message change
 Server to worker:
     `Open` starts a stream: fresh (no snapshot), or at `snapshot` (bytes of an earlier `Snapshot`). The worker runs
     the schedule forward from there without showing anything up to `decode_from` (a latent frame), re-primes the
-    decoder with the latent frames before it, and sends pictures from that latent frame on.
+    decoder with the latent frames before it, and sends pictures from that latent frame on. With `image` (a PNG of
+    exactly this height and width) latent frame 0 is that picture and block 0 has that latent frame alone; it is sent
+    with a snapshot too.
     `Reschedule` replaces every steer at or past `from_latent` and throws away what was generated at or past it
-    (`from_latent` is a block boundary that is not locked, i.e. not below the decode credit; otherwise the stream
-    fails). Idempotent. A steer at latent frame f is in force from the block that begins at f.
+    (`from_latent` is not locked, i.e. not below the decode credit, and a block boundary unless blocks may be cut;
+    otherwise the stream fails). Idempotent. A block begins at every steer and the steer is in force from it on; where
+    blocks begin follows from the steers' latent frames alone, as `streamer.engine.blocks` says. A steer that cuts a
+    clean block keeps its latent frames below; with that steer taken back they are all there again.
     `Credit` is cumulative: denoise blocks that begin before `denoise_until`, decode latent frames below
     `decode_until`; the first picture not sent yet is due in `due_s`. A lower value than before changes nothing,
     so a repeated or reordered credit does no harm. No credit, no work.
@@ -23,7 +27,8 @@ Server to worker:
 
 Worker to server:
     `Progress` while it loads and warms up, then `Ready` once. `Opened` when a stream holds a slot.
-    `Denoised` after each block: it may still be thrown away. `Pictures` for one latent frame: never taken back.
+    `Denoised` after each block: it may still be thrown away. Again, with `compute_s` 0, when a `Reschedule` makes a
+    block end elsewhere. `Pictures` for one latent frame: never taken back.
     `Snapshot`, `Failed` (that stream alone is gone; the worker goes on), `Stats` about once a second.
     Of a clip: `ClipProgress` when it is open, after each unit of work, and about once a second while streams leave it
     no time; `ClipPictures` in order, from picture 0 on; `ClipDone` after the last; `Failed` as for a stream. A worker
@@ -84,6 +89,8 @@ class Open(Message, frozen=True, kw_only=True):
     """Pictures a second that the stream shows: says when pictures after the one in `Credit.due_s` are due."""
     steers: list[Steer]
     """The whole schedule, by `at_latent`."""
+    image: bytes | None = None
+    """PNG: the picture that the stream starts from."""
     snapshot: bytes | None = None
     decode_from: int = 0
     """First latent frame whose pictures are wanted."""
@@ -151,21 +158,21 @@ class Progress(Message, frozen=True, kw_only=True):
 class ClipInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What clips a checkpoint makes."""
 
-    sizes: list[tuple[int, int]]
-    """(width, height) in pixels, the default first."""
+    height: int
+    """Of the pictures, in pixels, where nobody asked."""
+    width: int
+    size_step: int
+    """Height and width are multiples of this."""
+    max_pixels: int
+    """Of one picture."""
     rate_hz: float
-    pictures_per_latent: int
-    """A clip has 1 + k of these pictures."""
-    frames: int
-    """Pictures where nobody asked."""
     max_frames: int
     steps: int
-    """Denoising steps where nobody asked."""
+    """Denoising steps where nobody asked: of the whole clip, or of each block where the checkpoint streams."""
     max_steps: int
-    """The same as `steps` where the checkpoint takes no other number."""
     max_guidance_scale: float
-    image: bool
-    """Whether a clip may start from a picture."""
+    guidance_scale: float
+    """Where nobody asked."""
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -181,9 +188,14 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The rate that the checkpoint was made for."""
     block_latent_frames: list[int]
     first_block_latent_frames: int
+    steer_block_latent_frames: int | None = None
+    """Length of a block that begins at a steer; None: the default's."""
+    cut_blocks: bool = False
+    """Whether a steer may begin inside a block, see `streamer.engine.blocks`."""
     sampler: str
     state_options: dict[str, Any]
-    """sampler, timesteps, shift, window, sink, decay, recache: what a log's header records beside seed and size."""
+    """sampler, timesteps, shift, window, sink, decay, recache, and where blocks are cut their lengths: what a log's
+    header records beside seed and size."""
     max_prompt_chars: int
     max_guidance_scale: float
     """1 where the machine has no time for the second row that guidance takes."""
@@ -205,11 +217,18 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
     """Denoising passes of a block, without the commit."""
     decode_s: float
     """One latent frame: decoding and conversion to I420."""
+    steer_pass_s: float | None = None
+    """One transformer pass of a block that begins at a steer; None: as of a default one."""
 
     @property
     def block_s(self) -> float:
         """Commit and denoising passes of one default block."""
         return (self.passes + 1) * self.pass_s
+
+    @property
+    def steer_block_s(self) -> float:
+        """The passes of a block that begins at a steer, and the commit of a default one before it."""
+        return self.pass_s + self.passes * (self.pass_s if self.steer_pass_s is None else self.steer_pass_s)
 
 
 class Ready(Message, frozen=True, kw_only=True):

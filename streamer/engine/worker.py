@@ -24,6 +24,7 @@ from streamer.engine.protocol import CANNOT_START_EXIT, PROTOCOL_VERSION, ModelI
 
 if TYPE_CHECKING:
     from model.checkpoint import Checkpoint
+    from model.stream_config import StreamConfig
     from streamer.engine.worker_warmup import Measured
 
 NICENESS = 5
@@ -150,6 +151,7 @@ def _vocabulary(folder: Path) -> dict[str, list[dict[str, Any]]] | None:
 
 def _ready(checkpoint: Checkpoint, measured: Measured, options: argparse.Namespace) -> tuple[Ready, str]:
     from model.source import display_name
+    from streamer.engine.worker_clip import clip_info
     from streamer.engine.worker_warmup import slots
 
     config, device = checkpoint.config, checkpoint.transformer.device
@@ -170,6 +172,8 @@ def _ready(checkpoint: Checkpoint, measured: Measured, options: argparse.Namespa
         rate_hz=config.rate_hz,
         block_latent_frames=list(config.block_latent_frames),
         first_block_latent_frames=config.first_block_latent_frames,
+        steer_block_latent_frames=config.steer_block_latent_frames,
+        cut_blocks=config.cut_blocks,
         sampler=config.sampler,
         state_options={
             "sampler": config.sampler,
@@ -180,11 +184,13 @@ def _ready(checkpoint: Checkpoint, measured: Measured, options: argparse.Namespa
             "sink": config.sink_blocks,
             "decay": config.decay,
             "recache": config.recache,
+            **_cuts(config),
         },
         max_guidance_scale=MAX_GUIDANCE_SCALE if holds > 1 else 1.0,
         max_prompt_chars=CHARS_PER_TOKEN * config.max_tokens,
         prompt=config.prompt,
         vocabulary=config.to_dict()["vocabulary"],
+        clips=clip_info(checkpoint),
     )
     ready = Ready(
         version=PROTOCOL_VERSION,
@@ -197,6 +203,14 @@ def _ready(checkpoint: Checkpoint, measured: Measured, options: argparse.Namespa
         rate_reason=why,
     )
     return ready, why
+
+
+def _cuts(config: StreamConfig) -> dict[str, Any]:
+    """Lengths that a log must know, for its steers' latent frames alone don't give them where blocks are cut."""
+    if not config.cut_blocks:
+        return {}
+    steer = config.steer_block_latent_frames or config.block
+    return {"blocks": {"first": config.first_block_latent_frames, "default": config.block, "steer": steer}}
 
 
 def _follow_parent() -> None:

@@ -13,11 +13,13 @@ from torch import Tensor
 from model.stream import advance
 from streamer.engine.link import Link
 from streamer.engine.protocol import (
+    ClipCredit,
     Close,
     Credit,
     Failed,
     Message,
     Open,
+    OpenClip,
     Opened,
     Ready,
     Reschedule,
@@ -25,7 +27,8 @@ from streamer.engine.protocol import (
     TakeSnapshot,
     ToWorker,
 )
-from streamer.engine.scheduler import Costs, Decode, Passes, Prime, next_job
+from streamer.engine.scheduler import Costs, Decode, Passes, Prime, Unit, next_job
+from streamer.engine.worker_clip import WorkerClip
 from streamer.engine.worker_stream import Models, StreamError, WorkerStream
 from streamer.engine.worker_warmup import synchronize
 
@@ -38,7 +41,7 @@ T = TypeVar("T")
 
 
 class WorkerLoop:
-    """Runs all streams in one thread until the socket closes.
+    """Runs all streams, and a clip where they leave time for one, in one thread until the socket closes.
 
     Args:
         link: Messages in and out.
@@ -54,6 +57,7 @@ class WorkerLoop:
         self._bucket = bucket
         self._costs = Costs(ready.timings.pass_s, ready.timings.decode_s)
         self._streams: dict[str, WorkerStream] = {}
+        self._clip: WorkerClip | None = None
         self._device = models.checkpoint.transformer.device
         self._process = psutil.Process()
         self._busy_s = 0.0
@@ -77,12 +81,22 @@ class WorkerLoop:
         if isinstance(message, Open):
             self._open(message)
             return
+        if isinstance(message, OpenClip):
+            self._open_clip(message)
+            return
+        if self._clip is not None and message.stream == self._clip.id:
+            match message:
+                case ClipCredit():
+                    self._clip.credit(message.pictures_until)
+                case Close():
+                    self._drop_clip()
+            return
         stream = self._streams.get(message.stream)
         if stream is None:
             return  # it failed while the message was on its way
         match message:
             case Reschedule():
-                self._guard(stream, lambda: stream.reschedule(message))
+                self._reply(self._guard(stream, lambda: stream.reschedule(message)))
             case Credit():
                 stream.credit(message, time.monotonic())
             case TakeSnapshot():
@@ -102,13 +116,22 @@ class WorkerLoop:
         else:
             self._reply(Opened(stream=message.stream, epoch=message.epoch))
 
+    def _open_clip(self, message: OpenClip) -> None:
+        if self._clip is not None and self._clip.id != message.stream:
+            self._fail(message.stream, message.epoch, StreamError("the worker makes another clip"))
+            return
+        self._drop_clip()
+        self._clip = WorkerClip(self._models.checkpoint, message, self._costs)
+        self._reply(self._clip.progress())
+
     # Work
 
     def _work(self) -> bool:
         """Run one job; False when there is none."""
         start_s = time.monotonic()
         frontiers = [stream.frontier for stream in self._streams.values()]
-        job = next_job(frontiers, start_s, self._costs, self._bucket)
+        unit = self._clip.unit() if self._clip is not None else None
+        job = next_job(frontiers, start_s, self._costs, self._bucket, unit)
         match job:
             case None:
                 return False
@@ -124,6 +147,8 @@ class WorkerLoop:
             case Prime():
                 stream = self._streams[job.stream]
                 self._guard(stream, stream.prime)
+            case Unit():
+                self._unit()
         self._busy_s += time.monotonic() - start_s
         return True
 
@@ -131,6 +156,7 @@ class WorkerLoop:
         streams = [stream for stream in streams if self._begin(stream)]
         if not streams:
             return
+        given = not any(stream.frontier.passes_left for stream in streams)  # a picture to start from costs no pass
         start_s = time.monotonic()
         try:
             blocks = advance([stream.latents for stream in streams], bucket=self._bucket)
@@ -145,9 +171,23 @@ class WorkerLoop:
                 self._guard(stream, stream.restart_block)
             return
         took_s = time.monotonic() - start_s
-        self._costs = Costs(_smooth(self._costs.pass_s, took_s), self._costs.decode_s)
+        if not given:
+            self._costs = Costs(_smooth(self._costs.pass_s, took_s), self._costs.decode_s)
         for stream, block in zip(streams, blocks, strict=True):
             self._end(stream, block, took_s)
+
+    def _unit(self) -> None:
+        clip = self._clip
+        assert clip is not None
+        try:
+            for message in clip.step(lambda: synchronize(self._device)):
+                self._reply(message)
+        except Exception as error:
+            self._drop_clip()
+            self._fail(clip.id, clip.epoch, error)
+        else:
+            if clip.finished:
+                self._drop_clip()
 
     def _begin(self, stream: WorkerStream) -> bool:
         self._guard(stream, stream.begin_pass)
@@ -180,6 +220,11 @@ class WorkerLoop:
         del self._streams[stream.id]
         stream.close()
 
+    def _drop_clip(self) -> None:
+        if self._clip is not None:
+            self._clip.close()
+            self._clip = None
+
     def _reply(self, message: Message | None) -> None:
         if message is not None:
             self._link.send(message)
@@ -196,6 +241,8 @@ class WorkerLoop:
             rss_bytes=self._process.memory_info().rss,
         )
         self._link.send(stats)
+        if self._clip is not None and self._clip.waited(self._stats_s):
+            self._link.send(self._clip.progress(waiting=True))
         self._busy_s, self._stats_s = 0.0, now_s
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 import torch
+from PIL import Image
 from torch import Tensor
 
 from model.checkpoint import Checkpoint
+from model.image_start import first_latent
 from model.snapshot import Snapshot, pack, unpack
 from model.state import StatePool
 from model.stream import LatentStream, new_pool
 from streamer.engine import protocol
+from streamer.engine.blocks import Blocks
 from streamer.engine.protocol import Steer, first_picture
 from streamer.engine.scheduler import Frontier
 
@@ -54,13 +58,28 @@ class Models:
         return arguments
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Boundary:
-    """Where a block begins: the roll state there, and what was in force before it."""
+    """Where a block begins: the roll state there, and what was in force before it.
+
+    The roll holds the block before in its whole length, though a steer may have cut it: the cut moves, or goes, with
+    the steers.
+    """
 
     latent: int
     roll: Snapshot
     steer: Steer
+
+    @property
+    def whole(self) -> int:
+        """Where the block before ends if nothing cuts it."""
+        return int(self.roll["next_frame"])
+
+    @property
+    def before(self) -> int:
+        """Where the block before begins; `whole` if there is none."""
+        clean = self.roll.get("clean")
+        return self.whole if clean is None else self.whole - int(clean.shape[2])
 
 
 class WorkerStream:
@@ -79,7 +98,14 @@ class WorkerStream:
         self._models = models
         checkpoint = models.checkpoint
         self._vae = checkpoint.vae
-        self._schedule = sorted(message.steers, key=lambda steer: steer.at_latent)
+        config = checkpoint.config
+        self._blocks = Blocks(
+            config.first_block_latent_frames if message.image is None else 1,
+            config.block,
+            config.steer_block_latent_frames,
+            config.cut_blocks,
+        )
+        self._plan(message.steers)
         if not self._schedule or self._schedule[0].at_latent != 0:
             raise StreamError("the schedule must begin at latent frame 0")
         if message.decode_from < 0:
@@ -100,14 +126,18 @@ class WorkerStream:
             height=height,
             width=width,
             seed=message.seed,
+            image=None if message.image is None or message.snapshot else self._first_latent(message),
             pool=pool,
-            config=checkpoint.config,
+            config=config,
             **models.texts(self._steer),
         )
         try:
             if message.snapshot is not None:
                 self._restore(message.snapshot)
                 self.latents.seed = message.seed
+            boundary = Boundary(self.latents.next_frame, self.latents.snapshot(), self._steer)
+            if self.latents.next_frame != self._end(boundary):
+                self._cut(boundary)
             self._decoder = self._vae.new_state()
             self.frontier = Frontier(
                 stream=self.id,
@@ -119,8 +149,8 @@ class WorkerStream:
                 block_passes=len(checkpoint.config.timesteps) + 1,
                 primed=message.decode_from == 0,
             )
-            self._boundaries: list[Boundary] = []
-            self._add_boundary()
+            self._boundaries = [boundary]
+            self._sync()
             self._kept_for_decoder(message.decode_from)
         except BaseException:
             self.latents.release()
@@ -164,18 +194,13 @@ class WorkerStream:
         first = self.latents.next_frame - frames
         if not bool(torch.isfinite(block).all()):
             raise StreamError(f"latent frames {first} to {first + frames - 1} are not finite numbers")
-        self._kept |= {first + i: block[:, :, i : i + 1].clone() for i in range(frames)}
-        done = protocol.Denoised(
-            stream=self.id,
-            epoch=self.epoch,
-            block=self.latents.block_index - 1,
-            first_latent=first,
-            latents=frames,
-            compute_s=self._compute_s,
-        )
+        boundary = Boundary(first + frames, self.latents.snapshot(), self._steer)
+        self._boundaries.append(boundary)
+        self._cut(boundary)
+        done = self._denoised(boundary)
         self._compute_s = 0.0
         self.frontier.alone = False
-        self._add_boundary()
+        self._sync()
         self._prune()
         return done
 
@@ -213,23 +238,29 @@ class WorkerStream:
         """Take a credit; `now_s` is the worker's clock."""
         self.frontier.credit(message.denoise_until, message.decode_until, now_s + message.due_s)
 
-    def reschedule(self, message: protocol.Reschedule) -> None:
-        """Replace the steers from a boundary on, and drop what was made from there on.
+    def reschedule(self, message: protocol.Reschedule) -> protocol.Denoised | None:
+        """Replace the steers from a latent frame on, and drop what was made from there on.
+
+        Returns:
+            The block before, where it ends elsewhere now.
 
         Raises:
-            StreamError: the boundary is locked or none of this stream.
+            StreamError: the latent frame is locked, or no block of this stream can begin there.
         """
         if message.epoch <= self.epoch:
-            return
+            return None
         start = message.from_latent
         if start < max(self.frontier.decode_until, self.frontier.decode_next):
             raise StreamError(f"latent frame {start} is locked, it cannot be made anew")
-        if start < self.latents.next_frame or (start == self.latents.next_frame and not self.latents.at_boundary):
-            self._go_to(self._boundary_at(start))
+        boundary = self._boundary_at(start) if start <= self.latents.next_frame else None
         before = [steer for steer in self._schedule if steer.at_latent < start]
-        after = [steer for steer in message.steers if steer.at_latent >= start]
-        self._schedule = before + sorted(after, key=lambda steer: steer.at_latent)
+        self._plan([*before, *(steer for steer in message.steers if steer.at_latent >= start)])
         self.epoch = message.epoch
+        moved = boundary is not None and boundary.latent != self._end(boundary)
+        if boundary is not None and (moved or start < self.latents.next_frame or not self.latents.at_boundary):
+            self._go_to(boundary)
+        self._sync()
+        return self._denoised(boundary) if boundary is not None and moved else None
 
     def snapshot(self, at_most: int) -> protocol.Snapshot:
         """The newest boundary at or below a latent frame, or else the oldest that is left."""
@@ -254,23 +285,42 @@ class WorkerStream:
     def _memory(self) -> int:
         return self._vae.memory_latent_frames + KEPT_EXTRA_LATENTS
 
+    def _plan(self, steers: Sequence[Steer]) -> None:
+        self._schedule = sorted(steers, key=lambda steer: steer.at_latent)
+        self._blocks.places[:] = [steer.at_latent for steer in self._schedule if steer.at_latent > 0]
+
+    def _end(self, boundary: Boundary) -> int:
+        """Where the block before a boundary ends under the schedule as it is."""
+        return self._blocks.cut(boundary.before, boundary.whole)
+
+    def _denoised(self, boundary: Boundary) -> protocol.Denoised:
+        """What there is to tell of the block before a boundary."""
+        return protocol.Denoised(
+            stream=self.id,
+            epoch=self.epoch,
+            block=int(boundary.roll["block_index"]) - 1,
+            first_latent=boundary.before,
+            latents=boundary.latent - boundary.before,
+            compute_s=self._compute_s,
+        )
+
     def _in_force(self, latent: int) -> Steer:
         return [steer for steer in self._schedule if steer.at_latent <= latent][-1]
 
     def _sync(self) -> None:
         frontier, latents = self.frontier, self.latents
+        if latents.at_boundary:
+            latents.block = self._blocks.whole(latents.next_frame) - latents.next_frame
         frontier.block_start = latents.next_frame
         frontier.block_latents = latents.next_block
         frontier.passes_left = latents.passes_ahead
         frontier.shape = (latents.height, latents.width, latents.next_block)
 
-    def _add_boundary(self) -> None:
-        self._boundaries.append(Boundary(self.latents.next_frame, self.latents.snapshot(), self._steer))
-        self._sync()
-
     def _boundary_at(self, latent: int) -> Boundary:
-        for boundary in self._boundaries:
-            if boundary.latent == latent:
+        """The boundary that stands at a latent frame, or that a cut can put there."""
+        for boundary in reversed(self._boundaries):
+            movable = self._blocks.cuts and boundary.before < latent <= boundary.whole
+            if boundary.latent == latent or movable:
                 return boundary
         known = ", ".join(str(boundary.latent) for boundary in self._boundaries)
         raise StreamError(f"no block begins at latent frame {latent}; those that may be made anew begin at {known}")
@@ -279,10 +329,20 @@ class WorkerStream:
         self.latents.restore(boundary.roll)
         self._steer = boundary.steer
         self._compute_s = 0.0
-        self._boundaries = [known for known in self._boundaries if known.latent <= boundary.latent]
-        self._kept = {latent: frame for latent, frame in self._kept.items() if latent < boundary.latent}
+        del self._boundaries[self._boundaries.index(boundary) + 1 :]
+        self._cut(boundary)
         self.frontier.alone = False
         self._sync()
+
+    def _cut(self, boundary: Boundary) -> None:
+        """End the block before a boundary, which was the last one made, where the schedule says."""
+        boundary.latent = end = self._end(boundary)
+        before, clean = boundary.before, boundary.roll.get("clean")
+        self._kept = {latent: frame for latent, frame in self._kept.items() if latent < before}
+        if clean is not None:
+            self._kept |= {before + i: clean[:, :, i : i + 1].clone() for i in range(end - before)}
+            if end < boundary.whole:
+                self.latents.cut(end - before)
 
     def _prune(self) -> None:
         """Forget boundaries and latent frames that nothing can ask for any more."""
@@ -304,6 +364,16 @@ class WorkerStream:
             if latent < self.latents.next_frame and latent not in self._kept:
                 raise StreamError(f"decoding from latent frame {start} needs frame {latent}, which is not kept")
         return needed
+
+    def _first_latent(self, message: protocol.Open) -> Tensor:
+        """The picture that the stream starts from, encoded. Raises `StreamError`."""
+        try:
+            with Image.open(io.BytesIO(message.image or b""), formats=["PNG"]) as picture:
+                if picture.size != (message.width, message.height):
+                    raise StreamError(f"the picture to start from is not {message.width}x{message.height}")
+                return first_latent(self._vae, picture, message.height, message.width)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise StreamError(f"the picture to start from cannot be read: {error}") from error
 
     def _restore(self, data: bytes) -> None:
         try:

@@ -54,14 +54,14 @@ def warm_up(models: Models, bucket: int | None, report: Callable[[float, str], N
     config, device = models.checkpoint.config, models.checkpoint.transformer.device
     report(0.0, "running the first block")
     chosen = bucket or 1
-    first_pass_s, pass_s = _passes(models, chosen)
+    first_pass_s, pass_s, steer_pass_s = _passes(models, chosen)
     if bucket is None and device.type != "cpu":
         for wider in BUCKETS:
             report(0.3, f"trying passes of {wider} streams")
             timed = _passes(models, wider)
             if timed[1] > FREE_BUCKET * pass_s:
                 break
-            chosen, (first_pass_s, pass_s) = wider, timed
+            chosen, (first_pass_s, pass_s, steer_pass_s) = wider, timed
     report(0.6, "decoding")
     decode_s, decoder_nbytes = _decode(models)
     opening = len(config.first_block_timesteps or config.timesteps)
@@ -71,6 +71,7 @@ def warm_up(models: Models, bucket: int | None, report: Callable[[float, str], N
             pass_s=pass_s,
             passes=len(config.timesteps),
             decode_s=decode_s,
+            steer_pass_s=steer_pass_s,
         ),
         bucket=chosen,
         stream_nbytes=_roll_nbytes(models) * (1 + LEAD_BOUNDARIES) + decoder_nbytes,
@@ -104,8 +105,8 @@ def _roll_nbytes(models: Models) -> int:
     return rows * models.pool(height, width).slot_nbytes + latents
 
 
-def _passes(models: Models, bucket: int) -> tuple[float, float]:
-    """Seconds of a pass of the first block, and of a later one, with this many rows."""
+def _passes(models: Models, bucket: int) -> tuple[float, float, float]:
+    """Seconds of a pass of the first block, of a later one, and of one that begins at a steer, with so many rows."""
     height, width = _latent_size(models)
     checkpoint = models.checkpoint
     config, device = checkpoint.config, checkpoint.transformer.device
@@ -120,14 +121,28 @@ def _passes(models: Models, bucket: int) -> tuple[float, float]:
         config=config,
         **models.texts(Steer(at_latent=0, prompt="warming up")),
     )
+
+    def timed(count: int) -> list[float]:
+        return [_timed(device, lambda: advance([stream], bucket=bucket)) for _ in range(count)]
+
     try:
         start = stream.snapshot()
         first: list[float] = []
         for _ in range(3):
             stream.restore(start)
-            first.append(_timed(device, lambda: advance([stream], bucket=bucket)))
-        times = [_timed(device, lambda: advance([stream], bucket=bucket)) for _ in range(2 + REPEATS)]
-        return min(first[1:]), min(times[2:])
+            first += timed(1)
+        pass_s = min(timed(2 + REPEATS)[2:])
+        steer_pass_s = pass_s
+        if config.steer_block_latent_frames not in (None, config.block):
+            stream.block = config.steer_block_latent_frames
+            steer_pass_s = min(timed(2 + REPEATS)[2:])
+        if config.cut_blocks:
+            for frames in range(1, config.block):  # the commit of what a cut leaves
+                stream.block = config.block
+                timed(2)
+                stream.cut(frames)
+            timed(2)
+        return min(first[1:]), pass_s, steer_pass_s
     finally:
         stream.release()
 

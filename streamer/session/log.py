@@ -14,6 +14,7 @@ import msgspec
 
 from streamer.engine.protocol import ModelInfo, Steer
 from streamer.session.errors import LogError
+from streamer.session.timeline import blocks_of
 
 FORMAT = 1
 MAX_LOG_BYTES = 8 << 20
@@ -153,9 +154,9 @@ def check(log: Log, model: ModelInfo) -> None:
         if not _same(theirs, mine):
             message = f"the log was made with {name} {theirs!r}, this model has {mine!r}"
             raise LogError(message, code="log-other-weights", field=f"log.{name}", limit=mine)
-    block, first = model.block_latent_frames[0], model.first_block_latent_frames
+    blocks = blocks_of(model)
     for steer in log.steers:
-        if steer.at_latent < first or (steer.at_latent - first) % block:
+        if steer.at_latent < blocks.first or not (blocks.cuts or blocks.floor(steer.at_latent) == steer.at_latent):
             message = f"latent frame {steer.at_latent} is no block boundary of this model"
             raise LogError(message, field="log.at_latent")
 

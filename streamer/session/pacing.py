@@ -1,9 +1,14 @@
-"""When a block locks, which boundary a steer takes, how far the worker may go. Pure: the caller tells the time.
+"""What locks when, where a steer begins, how far the worker may go. Pure: the caller tells the time.
 
 C, the lock time, is what it takes from a steer to its first decoded picture, with a margin. A boundary locks C before
 its first picture is due; a steer takes the first boundary that isn't locked. So whatever a steer throws away can be
 made anew in time, and since a locked boundary stays locked, no flood of steers can starve the stream: each boundary
 locks in its turn, with the last steer that came before.
+
+Where blocks may be cut, each latent frame locks, and a steer begins at the first that isn't locked: inside a block if
+that is clean, for then the cut costs nothing. A block that is under way or still to be made isn't cut, or the worker
+would make most of it for nothing while the steer's own block waits: the steer begins after it. That keeps floods in
+check too, since the block of the steer before has to be clean first.
 """
 
 from __future__ import annotations
@@ -11,6 +16,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from streamer.engine.blocks import Blocks
 from streamer.engine.protocol import Timings, first_picture
 from streamer.session.timeline import PICTURES_PER_LATENT, Timeline
 
@@ -48,18 +54,19 @@ class Costs:
 
     Args:
         timings: Measured at the worker's warm-up.
-        block_latents: Latent frames of a default block.
+        blocks: Their lengths.
         rate_hz: Pictures a second of the stream.
     """
 
-    def __init__(self, timings: Timings, block_latents: int, rate_hz: float) -> None:
+    def __init__(self, timings: Timings, blocks: Blocks, rate_hz: float) -> None:
         self._passes = timings.passes + 1
-        self._block_latents = block_latents
-        self._block_play_s = PICTURES_PER_LATENT * block_latents / rate_hz
+        self._latents = {blocks.default, blocks.steer or blocks.default}
+        self._latent_s = PICTURES_PER_LATENT / rate_hz
         self._block = Estimate(timings.block_s)
         self._decode = Estimate(timings.decode_s)
+        self._steer_share = timings.steer_block_s / timings.block_s
         # From a steer's sending to its clean block, seen only when steers come.
-        self._steer = Estimate(timings.block_s + timings.pass_s)
+        self._steer = Estimate(timings.steer_block_s + timings.pass_s)
         self.most_s = MOST * self._lock_s()
         """Most that C, and a hold, can grow to."""
 
@@ -74,6 +81,11 @@ class Costs:
         return self.block_s / self._passes
 
     @property
+    def steer_block_s(self) -> float:
+        """Commit and denoising passes of a block that begins at a steer."""
+        return self._steer_share * self.block_s
+
+    @property
     def decode_s(self) -> float:
         """One latent frame."""
         return self._decode.value_s
@@ -83,15 +95,16 @@ class Costs:
         """C. The pass under way when a steer comes has to end first; then commit, passes, one decode.
 
         Decodes of locked latent frames go first, as they are due first. As long as a block and all its decodes fit in
-        the time that it plays they are done early enough to take nothing from C; what doesn't fit is added.
+        the time that it plays they are done early enough to take nothing from C; what doesn't fit is added. A steer's
+        block may be shorter, and then leaves less time for the next one.
         """
         return min(self._lock_s(), self.most_s)
 
     def _lock_s(self) -> float:
-        alone_s = self.block_s + self.pass_s
+        alone_s = self.steer_block_s + self.pass_s
         steer_s = min(max(alone_s, self._steer.value_s), SHARED * alone_s)
-        overload_s = MARGIN * (self.block_s + self._block_latents * self.decode_s) - self._block_play_s
-        return MARGIN * (steer_s + self.decode_s) + SLACK_S + max(0.0, overload_s)
+        overloads_s = (MARGIN * (self.block_s + n * self.decode_s) - n * self._latent_s for n in self._latents)
+        return MARGIN * (steer_s + self.decode_s) + SLACK_S + max(0.0, *overloads_s)
 
     def saw_block(self, compute_s: float) -> None:
         """A default block's passes took `compute_s` of the worker's time."""
@@ -116,7 +129,7 @@ class Credit:
 
 
 class Pacer:
-    """Locks boundaries in time and places steers. `next_tick_s` is when the next picture is to be released.
+    """Locks in time and places steers. `next_tick_s` is when the next picture is to be released.
 
     Args:
         timeline: The frontiers; this moves `locked`.
@@ -135,24 +148,28 @@ class Pacer:
         return next_tick_s + self.timeline.until_s(first_picture(latent))
 
     def lock(self, now_s: float, next_tick_s: float) -> bool:
-        """Lock every boundary whose first picture is due within C; whether there was one."""
+        """Lock what is due within C; whether there was anything."""
         timeline, before = self.timeline, self.timeline.locked
         lock_s = self.costs.lock_s
         while self.due_s(timeline.locked, next_tick_s) - now_s <= lock_s:
-            timeline.locked = timeline.blocks.next(timeline.locked)
+            timeline.locked = timeline.next_lock(timeline.locked)
         return timeline.locked != before
 
     def boundary(self, picture: int = 0) -> int:
-        """The latent frame from which a steer is in force: the first free boundary at or past a picture."""
-        wanted = self.timeline.blocks.ceil(-(-(picture + 3) // PICTURES_PER_LATENT)) if picture > 0 else 0
-        return max(self.timeline.locked, wanted)
+        """The latent frame from which a steer is in force: the first that it can take at or past a picture."""
+        timeline, blocks = self.timeline, self.timeline.blocks
+        wanted = max(timeline.locked, -(-(picture + 3) // PICTURES_PER_LATENT) if picture > 0 else 0)
+        clean = timeline.denoised >= blocks.next(wanted)
+        return wanted if blocks.cuts and clean else blocks.ceil(wanted)
 
     def credit(self, now_s: float, next_tick_s: float) -> Credit:
         """Decode what is locked; denoise a bounded lead beyond."""
         timeline = self.timeline
-        last_block = timeline.blocks.block_of(timeline.locked) + self.lead_blocks
+        end = timeline.blocks.ceil(timeline.locked)
+        for _ in range(self.lead_blocks):
+            end = timeline.blocks.next(end)
         due_s = self.due_s(timeline.next_latent, next_tick_s) - now_s
-        return Credit(timeline.blocks.start(last_block), timeline.locked, due_s)
+        return Credit(end, timeline.locked, due_s)
 
     def hold_s(self, latent: int) -> float:
         """How long to hold the picture after a (re)start, when the pictures of `latent` have just arrived.

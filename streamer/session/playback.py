@@ -20,7 +20,7 @@ from streamer.session.ports import EngineLike
 from streamer.session.reports import Reports
 from streamer.session.spec import StreamSpec
 from streamer.session.steering import Steering
-from streamer.session.timeline import Blocks, Timeline
+from streamer.session.timeline import Timeline, blocks_of
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class Playback:
         *,
         snapshots: bool,
     ) -> None:
-        model, block = ready.model, ready.model.block_latent_frames[0]
+        model, blocks = ready.model, blocks_of(ready.model)
         self._stream = stream
         self._header = wanted.header
         self._loop = asyncio.get_running_loop()
@@ -87,8 +87,8 @@ class Playback:
         self._first_block_s = ready.timings.first_block_s
         self._fresh = False
         self._wanted_s = 0.0
-        self.timeline = Timeline(Blocks(model.first_block_latent_frames, block), self._header.rate_hz)
-        self.pacer = Pacer(self.timeline, Costs(ready.timings, block, self._header.rate_hz))
+        self.timeline = Timeline(blocks, self._header.rate_hz)
+        self.pacer = Pacer(self.timeline, Costs(ready.timings, blocks, self._header.rate_hz))
         self.steering = Steering(wanted, model, self.pacer, reports)
         self.player = Player(self.timeline, release, self._ticked)
         self._link = WorkerLink(engine, stream, self._received)
@@ -117,7 +117,7 @@ class Playback:
         timeline.denoised = timeline.next_latent
         if timeline.locked == timeline.next_latent:
             # The next picture is waited for, so it has to be locked.
-            timeline.locked = timeline.blocks.next(timeline.locked)
+            timeline.locked = timeline.next_lock(timeline.locked)
         self.steering.lock()
         self.player.hold(math.inf)
         self._link.start(
@@ -228,7 +228,8 @@ class Playback:
     def _took_block(self, block: Denoised) -> None:
         timeline = self.timeline
         timeline.denoised = max(timeline.denoised, block.first_latent + block.latents)
-        if block.block > 0 and block.latents == timeline.blocks.default and block.compute_s > 0:
+        length = timeline.blocks.whole(block.first_latent) - block.first_latent
+        if block.block > 0 and length == timeline.blocks.default and block.compute_s > 0:
             self.pacer.costs.saw_block(block.compute_s)
         steer = self.steering.clean(block, self._loop.time(), self.player.running)
         if block.first_latent >= timeline.blocks.floor(timeline.next_latent):

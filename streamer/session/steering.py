@@ -27,7 +27,7 @@ class Steering:
         self._model = model
         self._pacer = pacer
         self._reports = reports
-        self.book = SteerBook(_steer(wanted.header, 0))
+        self.book = SteerBook(_steer(wanted.header, 0), pacer.timeline.blocks.places)
         for entry in wanted.log.steers if wanted.log else ():
             self.book.add(_steer(entry, entry.at_latent))
         self.log = [log.encode(wanted.header)]

@@ -96,13 +96,14 @@ class SteerBook:
     """All steers of one stream, by the latent frame that they take effect at.
 
     `first` is what the stream starts with; it stands at latent frame 0 and is no steer that anybody asked for.
+    `places` is kept: where all others stand, rising.
     """
 
-    def __init__(self, first: Steer) -> None:
+    def __init__(self, first: Steer, places: list[int] | None = None) -> None:
         first.status = SteerStatus.RELEASED
         self._locked = [first]
         self._pending: dict[int, Steer] = {}
-        self._places: list[int] = []
+        self._places = [] if places is None else places
         self._unreleased: deque[Steer] = deque()
         self._known: dict[str, Steer] = {}
 
@@ -113,7 +114,7 @@ class SteerBook:
     @property
     def pending(self) -> list[Steer]:
         """Steers that are not locked, by position."""
-        return [self._pending[latent] for latent in self._places]
+        return [self._pending[latent] for latent in self._places[len(self._locked) - 1 :]]
 
     @property
     def locked(self) -> list[Steer]:
@@ -169,8 +170,7 @@ class SteerBook:
     def lock(self, below: int) -> list[Steer]:
         """Lock the steers below a latent frame; gives them in order."""
         count = bisect.bisect_left(self._places, below)
-        locked = [self._pending.pop(latent) for latent in self._places[:count]]
-        del self._places[:count]
+        locked = [self._pending.pop(latent) for latent in self._places[len(self._locked) - 1 : count]]
         for steer in locked:
             steer.status = SteerStatus.LOCKED
             self._locked.append(steer)
@@ -191,17 +191,15 @@ class SteerBook:
         failed = [*self._unreleased, *self.pending]
         self._unreleased.clear()
         self._pending.clear()
-        self._places.clear()
+        del self._places[len(self._locked) - 1 :]
         for steer in failed:
             steer.status, steer.reason = SteerStatus.FAILED, reason
         return failed
 
     def in_force(self, latent: int) -> Steer:
         """The steer that the block beginning at `latent` is made under."""
-        waiting = bisect.bisect_right(self._places, latent)
-        if waiting:
-            return self._pending[self._places[waiting - 1]]
-        return next(steer for steer in reversed(self._locked) if steer.at_latent <= latent)
+        index = bisect.bisect_right(self._places, latent)
+        return self._locked[index] if index < len(self._locked) else self._pending[self._places[index - 1]]
 
     def schedule(self, from_latent: int = 0) -> list[protocol.Steer]:
         """Steers at or past a latent frame, as the worker is told."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from streamer.engine.protocol import first_picture
+from streamer.engine.blocks import Blocks
+from streamer.engine.protocol import ModelInfo, first_picture
 
 PICTURES_PER_LATENT = 4
 
@@ -19,33 +20,14 @@ def latent_of(picture: int) -> int:
     return (picture + PICTURES_PER_LATENT - 1) // PICTURES_PER_LATENT
 
 
-@dataclass(frozen=True)
-class Blocks:
-    """Boundaries of a stream's blocks: one first length, then always the same one (in latent frames)."""
-
-    first: int
-    default: int
-
-    def start(self, block: int) -> int:
-        """First latent frame of block b."""
-        return 0 if block == 0 else self.first + (block - 1) * self.default
-
-    def block_of(self, latent: int) -> int:
-        """The block that holds a latent frame."""
-        return 0 if latent < self.first else 1 + (latent - self.first) // self.default
-
-    def floor(self, latent: int) -> int:
-        """Newest boundary at or below a latent frame."""
-        return self.start(self.block_of(latent))
-
-    def ceil(self, latent: int) -> int:
-        """First boundary at or past a latent frame."""
-        floor = self.floor(latent)
-        return floor if floor == latent else self.next(latent)
-
-    def next(self, latent: int) -> int:
-        """First boundary past a latent frame."""
-        return self.start(self.block_of(latent) + 1)
+def blocks_of(model: ModelInfo) -> Blocks:
+    """The blocks of a model's stream that nobody has steered yet."""
+    return Blocks(
+        model.first_block_latent_frames,
+        model.block_latent_frames[0],
+        model.steer_block_latent_frames,
+        model.cut_blocks,
+    )
 
 
 @dataclass
@@ -56,7 +38,7 @@ class Timeline:
         next_picture: First picture that was not released yet.
         tick: Ticks so far (pictures that entered the encoder, repeats included): the next tick's number.
         next_latent: First latent frame whose pictures did not arrive yet.
-        locked: Latent frames below this can't change any more; always a block boundary.
+        locked: Latent frames below this can't change any more. A block boundary, or where blocks may be cut any one.
         denoised: Latent frames below this are known to be clean; they may be thrown away down to `locked`.
     """
 
@@ -70,7 +52,7 @@ class Timeline:
 
     def __post_init__(self) -> None:
         # Whatever comes first can't be steered away: the first block is locked from the start.
-        self.locked = max(self.locked, self.blocks.start(1))
+        self.locked = max(self.locked, self.blocks.first)
 
     @property
     def waiting_pictures(self) -> int:
@@ -86,6 +68,10 @@ class Timeline:
     def until_s(self, picture: int) -> float:
         """Seconds of video between the next picture to release and `picture`."""
         return (picture - self.next_picture) / self.rate_hz
+
+    def next_lock(self, latent: int) -> int:
+        """Where `locked` may stand next after a latent frame."""
+        return latent + 1 if self.blocks.cuts else self.blocks.next(latent)
 
     def took(self, latent: int) -> None:
         """The pictures of a latent frame arrived."""

@@ -11,6 +11,7 @@ import hashlib
 import json
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from streamer.engine.protocol import (
@@ -33,7 +34,7 @@ from streamer.engine.protocol import (
     first_picture,
 )
 from streamer.engine.scheduler import Costs, Decode, Frontier, Passes, Prime, next_job
-from streamer.session.timeline import Blocks
+from streamer.session.timeline import blocks_of
 
 PRIME_S = 0.1
 VOCABULARY = {"scene": [{"name": "sea", "prompt": "the sea", "synonyms": []}]}
@@ -49,6 +50,9 @@ def ready(
     first: int | None = None,
     rate_hz: float = 16.0,
     first_block_s: float = 1.5,
+    steer: int | None = None,
+    steer_pass_s: float | None = None,
+    cuts: bool = False,
 ) -> Ready:
     """What a worker with these timings says of itself."""
     model = ModelInfo(
@@ -61,6 +65,8 @@ def ready(
         rate_hz=16.0,
         block_latent_frames=[block],
         first_block_latent_frames=block if first is None else first,
+        steer_block_latent_frames=steer,
+        cut_blocks=cuts,
         sampler="euler",
         state_options={"timesteps": [1000, 900, 750, 500], "shift": 3.0, "window": 6},
         max_guidance_scale=20.0,
@@ -68,62 +74,126 @@ def ready(
         prompt="the sea",
         vocabulary=VOCABULARY,
     )
-    timings = Timings(first_block_s=first_block_s, pass_s=pass_s, passes=passes, decode_s=decode_s)
+    timings = Timings(
+        first_block_s=first_block_s,
+        pass_s=pass_s,
+        passes=passes,
+        decode_s=decode_s,
+        steer_pass_s=steer_pass_s,
+    )
     return Ready(version=1, pid=1, model=model, timings=timings, slots=8, capacity=capacity, rate_hz=rate_hz)
 
 
-def _state(before: bytes, prompt: str) -> bytes:
-    return hashlib.sha1(before + prompt.encode()).digest()
+def _state(before: bytes, what: str) -> bytes:
+    return hashlib.sha1(before + what.encode()).digest()
+
+
+def _made(before: bytes, prompt: str, latents: int) -> bytes:
+    """A block of so many latent frames. What it leaves behind is its `_state` with those that are kept of it."""
+    return _state(before, f"{latents} {prompt}")
 
 
 def picture_bytes(state: bytes, picture: int) -> bytes:
     return f"{picture}:{state.hex()}".encode()
 
 
-def video(log: list[str], count: int, blocks: Blocks) -> list[bytes]:
+def video(log: list[str], count: int, info: Ready) -> list[bytes]:
     """The first `count` pictures that a log stands for."""
+    blocks = blocks_of(info.model)
     header, *rest = [json.loads(line) for line in log]
     prompts = {0: header["prompt"], **{line["at_latent"]: line["prompt"] for line in rest}}
+    blocks.places[:] = sorted(prompts)[1:]
     state, prompt, shown, latent = str(header["seed"]).encode(), "", list[bytes](), 0
     while len(shown) < count:
-        prompt = prompts.get(latent, prompt)
-        state, end = _state(state, prompt), blocks.next(latent)
-        shown += [picture_bytes(state, n) for n in range(first_picture(latent), first_picture(end))]
-        latent = end
+        prompt = prompts.pop(latent, prompt)
+        block, end = _made(state, prompt, blocks.whole(latent) - latent), blocks.next(latent)
+        shown += [picture_bytes(block, n) for n in range(first_picture(latent), first_picture(end))]
+        state, latent = _state(block, str(end - latent)), end
+    assert min(prompts, default=latent) >= latent, "a steer stands where no block begins"
     return shown[:count]
+
+
+@dataclass
+class _Block:
+    start: int
+    whole: int
+    made: bytes
 
 
 class _Stream:
     def __init__(self, message: Open, info: Ready) -> None:
-        self.blocks = Blocks(info.model.first_block_latent_frames, info.model.block_latent_frames[0])
+        self.blocks = blocks_of(info.model)
+        self.timings = info.timings
         self.first_passes = max(1, round(info.timings.first_block_s / info.timings.pass_s))
-        self.passes = info.timings.passes + 1
         self.epoch = message.epoch
-        self.steers: dict[int, Steer] = {steer.at_latent: steer for steer in message.steers}
-        self.states: dict[int, bytes] = {0: str(message.seed).encode()}
-        start = 0
+        self.steers: dict[int, Steer] = {}
+        self.plan(message.steers, 0)
+        self.chain = [_Block(0, 0, str(message.seed).encode())]
+        self.index = 0
         if message.snapshot is not None:
             kept = json.loads(message.snapshot)
-            start = kept["latent"]
-            self.states = {start: bytes.fromhex(kept["state"])}
+            self.chain, self.index = (
+                [_Block(kept["start"], kept["whole"], bytes.fromhex(kept["made"]))],
+                kept["index"],
+            )
         self.compute_s = 0.0
         self.frontier = Frontier(
             stream=message.stream,
             rate_hz=message.rate_hz,
-            block_start=start,
+            block_start=0,
             block_latents=0,
             passes_left=0,
             decode_next=message.decode_from,
             primed=message.decode_from == 0,
         )
-        self.begin(start)
+        self.begin()
 
-    def begin(self, latent: int) -> None:
-        """Stand at the beginning of a block."""
-        self.frontier.block_start = latent
-        self.frontier.block_latents = self.blocks.next(latent) - latent
-        self.frontier.passes_left = self.first_passes if latent == 0 else self.passes
+    def plan(self, steers: list[Steer], from_latent: int) -> None:
+        """Replace the steers from a latent frame on."""
+        kept = {at: steer for at, steer in self.steers.items() if at < from_latent}
+        self.steers = kept | {steer.at_latent: steer for steer in steers}
+        self.blocks.places[:] = sorted(self.steers.keys() - {0})
+
+    def end(self, block: _Block) -> int:
+        return self.blocks.cut(block.start, block.whole)
+
+    def begin(self) -> None:
+        """Stand at the end of the last block."""
+        start = self.frontier.block_start = self.end(self.chain[-1])
+        self.frontier.block_latents = self.blocks.whole(start) - start
+        self.frontier.passes_left = self.first_passes if start == 0 else self.timings.passes + 1
         self.compute_s = 0.0
+
+    @property
+    def pass_s(self) -> float:
+        steered = self.blocks.cuts and self.frontier.block_start in self.steers
+        commit = self.frontier.passes_left > self.timings.passes
+        shorter_s = self.timings.steer_pass_s
+        return shorter_s if shorter_s is not None and steered and not commit else self.timings.pass_s
+
+    def make(self) -> None:
+        """The block under way is clean."""
+        start, last = self.frontier.block_start, self.chain[-1]
+        before = _state(last.made, str(start - last.start)) if start else last.made
+        whole = start + self.frontier.block_latents
+        self.chain.append(_Block(start, whole, _made(before, self.prompt(start), whole - start)))
+        self.index += 1
+
+    def denoised(self) -> Denoised:
+        """What there is to tell of the last block."""
+        block = self.chain[-1]
+        return Denoised(
+            stream=self.frontier.stream,
+            epoch=self.epoch,
+            block=self.index - 1,
+            first_latent=block.start,
+            latents=self.end(block) - block.start,
+            compute_s=self.compute_s,
+        )
+
+    def prune(self) -> None:
+        while len(self.chain) > 1 and self.end(self.chain[1]) <= self.frontier.decode_next:
+            del self.chain[0]
 
     def prompt(self, latent: int) -> str:
         return self.steers[max(at for at in self.steers if at <= latent)].prompt
@@ -137,7 +207,7 @@ class ScriptedEngine:
         self.stats: Stats | None = None
         self.sent: list[Message] = []
         self.jitter = jitter
-        self._info = info
+        self.info = info
         self._loop = asyncio.get_running_loop()
         self._inbox: list[Message] = []
         self._streams: dict[str, _Stream] = {}
@@ -191,9 +261,9 @@ class ScriptedEngine:
 
     def revive(self) -> None:
         """A new worker is warm."""
-        self.ready = self._info
+        self.ready = self.info
         for callback in self._up:
-            callback(self._info)
+            callback(self.info)
 
     def lose(self, stream: str, reason: str = "lost") -> None:
         """The worker fails one stream."""
@@ -219,22 +289,23 @@ class ScriptedEngine:
         while self._inbox:
             self._take(self._inbox.pop(0))
         self._job = None
-        timings = self._info.timings
+        timings = self.info.timings
         costs = Costs(pass_s=timings.pass_s, decode_s=timings.decode_s)
         frontiers = [stream.frontier for stream in self._streams.values()]
         job = next_job(frontiers, self._loop.time(), costs)
         if job is None:
             return
-        nominal = (
-            timings.pass_s if isinstance(job, Passes) else PRIME_S if isinstance(job, Prime) else timings.decode_s
-        )
+        if isinstance(job, Passes):
+            nominal = max(self._streams[id].pass_s for id in job.streams)
+        else:
+            nominal = PRIME_S if isinstance(job, Prime) else timings.decode_s
         took_s = nominal * self.jitter()
         self._job = self._loop.call_later(took_s, self._did, job, took_s)
 
     def _take(self, message: Any) -> None:
         if isinstance(message, Open):
-            assert len(self._streams) < self._info.capacity, "more streams than slots"
-            self._streams[message.stream] = _Stream(message, self._info)
+            assert len(self._streams) < self.info.capacity, "more streams than slots"
+            self._streams[message.stream] = _Stream(message, self.info)
             self._tell(Opened(stream=message.stream, epoch=message.epoch))
             return
         stream = self._streams.get(message.stream)
@@ -249,15 +320,26 @@ class ScriptedEngine:
             if message.from_latent < frontier.decode_until:
                 self._fail(message.stream, "rescheduled below the decode credit")
                 return
-            kept = {at: steer for at, steer in stream.steers.items() if at < message.from_latent}
-            stream.steers = kept | {steer.at_latent: steer for steer in message.steers}
-            if frontier.block_start >= message.from_latent:
-                stream.states = {at: state for at, state in stream.states.items() if at <= message.from_latent}
-                stream.begin(message.from_latent)
+            start = message.from_latent
+            remade = frontier.block_start >= start
+            if remade:
+                kept = next(block for block in reversed(stream.chain) if block.start < start or block.whole == 0)
+                stream.index -= len(stream.chain) - 1 - stream.chain.index(kept)
+                del stream.chain[stream.chain.index(kept) + 1 :]
+                assert stream.blocks.cuts or kept.whole == start, "no block begins there"
+                ended = stream.end(kept)
+            stream.plan(message.steers, start)
+            if remade:
+                stream.begin()
+                if stream.end(kept) != ended:
+                    self._tell(stream.denoised())
         elif isinstance(message, TakeSnapshot):
-            at = max((at for at in stream.states if at <= message.at_most), default=min(stream.states))
-            data = json.dumps({"latent": at, "state": stream.states[at].hex()}).encode()
-            self._tell(Snapshot(stream=message.stream, epoch=stream.epoch, latent=at, data=data))
+            fitting = [block for block in stream.chain if stream.end(block) <= message.at_most]
+            block = fitting[-1] if fitting else stream.chain[0]
+            index = stream.index - (len(stream.chain) - 1 - stream.chain.index(block))
+            fields = {"start": block.start, "whole": block.whole, "made": block.made.hex(), "index": index}
+            data = json.dumps(fields).encode()
+            self._tell(Snapshot(stream=message.stream, epoch=stream.epoch, latent=stream.end(block), data=data))
         elif isinstance(message, Close):
             del self._streams[message.stream]
 
@@ -280,35 +362,24 @@ class ScriptedEngine:
         frontier.passes_left -= 1
         if frontier.passes_left > 0:
             return
-        start, end, compute_s = frontier.block_start, frontier.block_start + frontier.block_latents, stream.compute_s
-        stream.states[end] = _state(stream.states[start], stream.prompt(start))
-        stream.begin(end)
-        self._tell(
-            Denoised(
-                stream=frontier.stream,
-                epoch=stream.epoch,
-                block=stream.blocks.block_of(start),
-                first_latent=start,
-                latents=end - start,
-                compute_s=compute_s,
-            )
-        )
+        stream.make()
+        self._tell(stream.denoised())
+        stream.begin()
 
     def _decoded(self, stream: _Stream) -> None:
         frontier = stream.frontier
         latent = frontier.decode_next
         frontier.decode_next += 1
-        state = stream.states[stream.blocks.next(latent)]
+        (made,) = (block.made for block in stream.chain if block.start <= latent < stream.end(block))
         first, after = first_picture(latent), first_picture(latent + 1)
-        oldest = stream.blocks.floor(frontier.decode_next)
-        stream.states = {at: kept for at, kept in stream.states.items() if at >= oldest}
+        stream.prune()
         self._tell(
             Pictures(
                 stream=frontier.stream,
                 epoch=stream.epoch,
                 latent=latent,
                 first_picture=first,
-                i420=[picture_bytes(state, n) for n in range(first, after)],
+                i420=[picture_bytes(made, n) for n in range(first, after)],
             )
         )
 

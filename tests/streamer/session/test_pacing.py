@@ -9,13 +9,14 @@ import pytest
 from scripted_engine import ScriptedEngine, ScriptedHub, ready, uniform_jitter, video
 from virtual_clock import run
 
+from streamer.engine.blocks import Blocks
 from streamer.engine.protocol import Ready, Timings, first_picture
 from streamer.session.manager import Sessions
 from streamer.session.pacing import MARGIN, MOST, SHARED, SLACK_S, Costs, Estimate, Pacer
 from streamer.session.session import Session
 from streamer.session.spec import CreateStream
 from streamer.session.steers import SteerStatus
-from streamer.session.timeline import Blocks, Timeline, latent_of
+from streamer.session.timeline import Timeline, latent_of
 from streamer.settings import Settings
 
 TIMINGS = Timings(first_block_s=1.5, pass_s=0.07, passes=4, decode_s=0.05)
@@ -34,8 +35,6 @@ MACHINES = {
 
 def test_boundaries_and_latent_frames() -> None:
     blocks = Blocks(first=11, default=10)
-    assert [blocks.start(b) for b in range(4)] == [0, 11, 21, 31]
-    assert [blocks.block_of(f) for f in (0, 10, 11, 20, 21)] == [0, 0, 1, 1, 2]
     assert [blocks.floor(f) for f in (10, 11, 20, 21)] == [0, 11, 11, 21]
     assert [blocks.ceil(f) for f in (0, 1, 11, 12)] == [0, 11, 11, 21]
     assert [blocks.next(f) for f in (0, 10, 11)] == [11, 11, 21]
@@ -45,18 +44,18 @@ def test_boundaries_and_latent_frames() -> None:
 
 
 def test_lock_time_counts_the_pass_under_way_and_one_decode() -> None:
-    costs = Costs(TIMINGS, block_latents=3, rate_hz=16)
+    costs = Costs(TIMINGS, BLOCKS, rate_hz=16)
     assert costs.lock_s == pytest.approx(MARGIN * (6 * 0.07 + 0.05) + SLACK_S)
 
 
 def test_decodes_that_do_not_fit_beside_a_block_lengthen_the_lock_time() -> None:
     slow = Timings(first_block_s=1.0, pass_s=0.1, passes=4, decode_s=0.1)
     overload_s = MARGIN * (0.5 + 3 * 0.1) - 12 / 16
-    assert Costs(slow, 3, 16).lock_s == pytest.approx(MARGIN * (0.6 + 0.1) + SLACK_S + overload_s)
+    assert Costs(slow, BLOCKS, 16).lock_s == pytest.approx(MARGIN * (0.6 + 0.1) + SLACK_S + overload_s)
 
 
 def test_a_restart_is_not_held_for_long_however_slow_the_worker_was() -> None:
-    timeline, costs = Timeline(BLOCKS, 16), Costs(TIMINGS, block_latents=3, rate_hz=16)
+    timeline, costs = Timeline(BLOCKS, 16), Costs(TIMINGS, BLOCKS, rate_hz=16)
     pacer = Pacer(timeline, costs)
     usual_s = pacer.hold_s(0)
     assert 0 < usual_s < costs.most_s
@@ -73,7 +72,7 @@ def test_estimates_rise_fast_fall_slowly_and_shrug_off_an_outlier() -> None:
     for _ in range(50):
         estimate.update(0.5)
     assert 0.5 < estimate.value_s < 0.6
-    costs = Costs(TIMINGS, 3, 16)
+    costs = Costs(TIMINGS, BLOCKS, 16)
     before_s = costs.lock_s
     for _ in range(1000):
         costs.saw_steer(1e6)
@@ -85,7 +84,7 @@ def test_estimates_rise_fast_fall_slowly_and_shrug_off_an_outlier() -> None:
 
 def test_a_boundary_locks_when_its_first_picture_is_due_within_the_lock_time() -> None:
     timeline = Timeline(BLOCKS, 16)
-    pacer = Pacer(timeline, Costs(TIMINGS, 3, 16))
+    pacer = Pacer(timeline, Costs(TIMINGS, BLOCKS, 16))
     due_s = 9 / 16
     early_s = due_s - pacer.costs.lock_s - 0.001
     assert not pacer.lock(early_s, 0.0)
@@ -99,13 +98,13 @@ def test_a_boundary_locks_when_its_first_picture_is_due_within_the_lock_time() -
 
 
 def test_a_steer_for_later_takes_the_first_boundary_at_or_past_its_picture() -> None:
-    pacer = Pacer(Timeline(BLOCKS, 16), Costs(TIMINGS, 3, 16))
+    pacer = Pacer(Timeline(BLOCKS, 16), Costs(TIMINGS, BLOCKS, 16))
     assert [pacer.boundary(picture) for picture in (1, 9, 10, 21, 22)] == [3, 3, 6, 6, 9]
 
 
 def test_credit_decodes_what_is_locked_and_bounds_the_lead() -> None:
     timeline = Timeline(BLOCKS, 16)
-    pacer = Pacer(timeline, Costs(TIMINGS, 3, 16), lead_s=1.5)
+    pacer = Pacer(timeline, Costs(TIMINGS, BLOCKS, 16), lead_s=1.5)
     credit = pacer.credit(now_s=5.0, next_tick_s=5.1)
     assert (credit.decode_until, credit.denoise_until) == (3, 9)
     assert credit.due_s == pytest.approx(0.1)
@@ -122,8 +121,7 @@ async def _live(info: Ready, jitter_seed: int | None) -> tuple[ScriptedEngine, S
 
 def _check_video(session: Session, hub: ScriptedHub, info: Ready) -> None:
     """Every picture once and in order, as the log says; ticks gapless and on time."""
-    blocks = Blocks(info.model.first_block_latent_frames, info.model.block_latent_frames[0])
-    assert hub.pictures == video(session.log_lines(), session.picture + 1, blocks)
+    assert hub.pictures == video(session.log_lines(), session.picture + 1, info)
     assert hub.ticks == list(range(len(hub.ticks)))
     for k, at_s in enumerate(hub.at_s):
         assert at_s - hub.at_s[0] == pytest.approx(k / session.rate_hz, abs=1e-6)

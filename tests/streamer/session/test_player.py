@@ -8,10 +8,11 @@ from collections.abc import Callable
 import pytest
 from virtual_clock import VirtualLoop, run
 
+from streamer.engine.blocks import Blocks
 from streamer.engine.protocol import Denoised, Message, Open, Pictures, Reschedule
 from streamer.session.link import WorkerLink
 from streamer.session.player import Player, Tick
-from streamer.session.timeline import Blocks, Timeline
+from streamer.session.timeline import Timeline
 
 
 def _pictures(latent: int, epoch: int = 1) -> Pictures:

@@ -19,10 +19,7 @@ from streamer.session.session import Session
 from streamer.session.spec import CreateStream
 from streamer.session.states import TRANSITIONS, Status
 from streamer.session.steers import KEPT_STEERS, MAX_PENDING, SteerStatus
-from streamer.session.timeline import Blocks
 from streamer.settings import Settings
-
-BLOCKS = Blocks(3, 3)
 
 
 class Stage:
@@ -55,7 +52,7 @@ class Stage:
 
     def check_video(self) -> None:
         session = self.session
-        assert self.hub.pictures == video(session.log_lines(), session.picture + 1, BLOCKS)
+        assert self.hub.pictures == video(session.log_lines(), session.picture + 1, self.engine.info)
         assert self.hub.ticks == list(range(len(self.hub.ticks)))
 
     async def events(self, prefix: str = "") -> list[Event]:
@@ -597,7 +594,7 @@ async def test_other_streams_fail_with_the_worker_but_parked_ones_do_not() -> No
     parked.hub.join()
     await asyncio.sleep(5)
     assert parked.status is Status.LIVE
-    assert parked.hub.pictures == video(parked.log_lines(), parked.picture + 1, BLOCKS)
+    assert parked.hub.pictures == video(parked.log_lines(), parked.picture + 1, stage.engine.info)
 
 
 # Logs
@@ -622,7 +619,7 @@ async def test_a_stream_from_a_log_makes_the_same_video_and_the_same_log() -> No
     # It can be steered away from what the log says.
     steer = again.steer("elsewhere")
     await until(lambda: steer.status is SteerStatus.RELEASED)
-    assert again.hub.pictures == video(again.log_lines(), again.picture + 1, BLOCKS)
+    assert again.hub.pictures == video(again.log_lines(), again.picture + 1, stage.engine.info)
 
 
 @virtual
