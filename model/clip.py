@@ -195,8 +195,8 @@ class StreamMaker:
         if longsana:
             config = replace(config, first_block_latent_frames=longsana_first_block(latents, config.block))
         self._left, self._bucket = latents, bucket
-        self._stream = LatentStream(transformer, config=config, **options)
-        config = self._stream.config
+        self.stream = LatentStream(transformer, config=config, **options)
+        config = self.stream.config
         if options.get("image") is None:
             first, passes = config.first_block_latent_frames, len(config.first_block_timesteps or config.timesteps)
         else:
@@ -206,7 +206,7 @@ class StreamMaker:
 
     def step(self) -> Tensor | None:
         """See `Maker`."""
-        (block,) = advance([self._stream], self._bucket)
+        (block,) = advance([self.stream], self._bucket)
         self.passes_left -= 1
         if block is None:
             return None
@@ -216,7 +216,7 @@ class StreamMaker:
 
     def close(self) -> None:
         """See `Maker`."""
-        self._stream.release()
+        self.stream.release()
 
 
 def longsana_first_block(latents: int, block: int) -> int:
