@@ -145,7 +145,8 @@ class LatentStream(Iterator[Tensor]):
         self.height, self.width = height, width
         self.block = self.config.block
         self.seed = seed
-        self.on_pass: Callable[[Denoise, Tensor], Tensor] | None = None  # sees a pass's latents, gives what they become
+        # Sees the latents after each denoising pass, gives what they become.
+        self.on_pass: Callable[[Denoise, Tensor], Tensor] | None = None
         self._noise = noise
         self._rounding = rounded_dtype(self.config.precision, transformer.dtype)
         layout = _layout(transformer, height, width, self.config)
