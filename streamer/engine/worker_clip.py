@@ -1,0 +1,187 @@
+"""One clip inside the worker: opened, then made a unit at a time, in the time that streams leave."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+
+from model.checkpoint import Checkpoint
+from model.clip import MAX_GUIDANCE_SCALE, Clip, ClipSpec, longsana_first_block
+from model.positions import latent_of
+from model.weights import Kind
+from streamer.engine.protocol import ClipDone, ClipInfo, ClipPictures, ClipProgress, Message, OpenClip
+from streamer.engine.scheduler import Costs, Unit
+from streamer.engine.worker_stream import StreamError
+
+MAX_CLIP_S = 60.0
+"""A checkpoint that streams would go on for ever; a job must end."""
+MAX_CLIP_STEPS = 100
+KEPT_TIMES = 9
+PATIENCE_S = 5.0
+"""After this long without a unit the middle one of the times kept counts, not the worst: one stall of the machine
+must not stop a clip for good."""
+
+
+def clip_info(checkpoint: Checkpoint) -> ClipInfo:
+    """What clips the checkpoint makes, for the server."""
+    config, transformer = checkpoint.config, checkpoint.transformer.config
+    _, patch_height, patch_width = transformer.patch_size
+    return ClipInfo(
+        height=config.height,
+        width=config.width,
+        size_step=checkpoint.vae.spatial_factor * max(patch_height, patch_width),
+        max_pixels=config.height * config.width,
+        rate_hz=config.rate_hz,
+        max_frames=int(MAX_CLIP_S * config.rate_hz),
+        steps=len(config.timesteps),
+        max_steps=MAX_CLIP_STEPS,
+        max_guidance_scale=MAX_GUIDANCE_SCALE,
+        guidance_scale=config.guidance_scale,
+    )
+
+
+class UnitTimes:
+    """What the next unit of one kind is expected to take, in seconds: cautious, but not for ever.
+
+    Args:
+        prior_s: Expected before one was seen.
+    """
+
+    def __init__(self, prior_s: float) -> None:
+        self._prior_s = prior_s
+        self._seen: deque[float] = deque(maxlen=KEPT_TIMES)
+
+    def saw(self, took_s: float) -> None:
+        """One unit took so long."""
+        self._seen.append(took_s)
+
+    def expected_s(self, patient: bool) -> float:
+        """The worst of the last units; the middle one where nothing ran for a while (`patient`)."""
+        if not self._seen:
+            return self._prior_s
+        return sorted(self._seen)[len(self._seen) // 2] if patient else max(self._seen)
+
+
+class WorkerClip:
+    """A clip under way. Any exception of its methods ends it, and it alone.
+
+    Args:
+        checkpoint: What makes it.
+        message: As received.
+        costs: What steps of streams take: the first guess at what its own will.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, message: OpenClip, costs: Costs, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.id, self.epoch = message.stream, message.epoch
+        self._checkpoint, self._message, self._clock = checkpoint, message, clock
+        self._clip: Clip | None = None
+        self._sent = 0
+        self._until = message.pictures_until
+        share = message.height * message.width / (checkpoint.config.height * checkpoint.config.width)
+        self._times = {
+            "pass": UnitTimes(costs.pass_s * share * _rows(checkpoint, message) * _longest(checkpoint, message)),
+            "decode": UnitTimes(costs.decode_s * share),
+        }
+        self._ran_s = clock()
+        self._told_units = 0
+
+    def unit(self) -> Unit | None:
+        """Its next unit of work; None while it has no credit. The first one opens it: text, image, state."""
+        if self._sent >= self._until:
+            return None
+        times = self._times[self._clip.unit if self._clip is not None else "pass"]
+        return Unit(self.id, times.expected_s(self._clock() - self._ran_s > PATIENCE_S))
+
+    def credit(self, pictures_until: int) -> None:
+        """Pictures below this may be sent."""
+        self._until = max(self._until, pictures_until)
+
+    def step(self, synchronize: Callable[[], None]) -> Iterator[Message]:
+        """Do one unit of work; what the server is to be told of it.
+
+        Args:
+            synchronize: Waits for the device, so that times mean something.
+
+        Raises:
+            StreamError: the clip can't be made; the text says why, for people.
+            FloatingPointError, RuntimeError: as `Clip.step`, or the device.
+        """
+        start_s = self._clock()
+        if self._clip is None:
+            try:
+                self._clip = Clip(self._checkpoint, _spec(self._message))
+            except ValueError as error:
+                raise StreamError(str(error)) from error
+        else:
+            times = self._times[self._clip.unit]
+            self._clip.step()
+            synchronize()
+            times.saw(self._clock() - start_s)
+        self._ran_s = self._clock()
+        for pictures in self._clip.pictures():
+            rgb = [picture.tobytes() for picture in pictures.numpy()]
+            yield ClipPictures(stream=self.id, epoch=self.epoch, first_picture=self._sent, rgb=rgb)
+            self._sent += len(rgb)
+        yield self.progress()
+        if self._clip.finished:
+            yield ClipDone(stream=self.id, epoch=self.epoch)
+
+    @property
+    def finished(self) -> bool:
+        return self._clip is not None and self._clip.finished
+
+    def progress(self, waiting: bool = False) -> ClipProgress:
+        """Where it stands."""
+        done, total = (self._clip.done, self._clip.total) if self._clip is not None else (0, 1)
+        return ClipProgress(stream=self.id, epoch=self.epoch, done=done, total=total, waiting=waiting)
+
+    def waited(self, since_s: float) -> bool:
+        """Whether it had work, and ran none of it since then."""
+        return self._ran_s < since_s and self._sent < self._until
+
+    def close(self) -> None:
+        """Free what it holds."""
+        if self._clip is not None:
+            self._clip.close()
+
+
+def _spec(message: OpenClip) -> ClipSpec:
+    image = None
+    if message.image is not None:
+        rows = np.frombuffer(message.image, np.uint8).reshape(message.height, message.width, 3)
+        image = torch.from_numpy(rows.copy())
+    return ClipSpec(
+        prompt=message.prompt,
+        negative_prompt=message.negative_prompt,
+        seed=message.seed,
+        height=message.height,
+        width=message.width,
+        frames=message.frames,
+        steps=message.steps,
+        guidance_scale=message.guidance_scale,
+        motion_score=message.motion_score,
+        image=image,
+    )
+
+
+def _rows(checkpoint: Checkpoint, message: OpenClip) -> int:
+    scale = checkpoint.config.guidance_scale if message.guidance_scale is None else message.guidance_scale
+    return 1 if scale == 1 else 2
+
+
+def _longest(checkpoint: Checkpoint, message: OpenClip) -> float:
+    """Latent frames of its longest pass, against those of a stream's default block."""
+    config, latents = checkpoint.config, latent_of(message.frames - 1) + 1
+    longest = {
+        Kind.STREAM: max(config.block, config.first_block_latent_frames),
+        Kind.LONGSANA: longsana_first_block(latents, config.block),
+        Kind.CLIP: latents,
+    }
+    return max(1.0, longest[checkpoint.kind] / config.block)
