@@ -139,7 +139,7 @@ class OpenClip(Message, frozen=True, kw_only=True):
     guidance_scale: float | None = None
     motion_score: int | None = None
     image: bytes | None = None
-    """The first picture: RGB, 8 bit, (height, width, 3)."""
+    """The first picture, as in `Open`."""
 
 
 class ClipCredit(Message, frozen=True, kw_only=True):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
-import numpy as np
-import torch
+from PIL import Image
 
 from model.checkpoint import Checkpoint
 from model.clip import MAX_GUIDANCE_SCALE, Clip, ClipSpec, longsana_first_block
+from model.image_start import picture_tensor
 from model.positions import latent_of
 from model.weights import Kind
 from streamer.engine.protocol import ClipDone, ClipInfo, ClipPictures, ClipProgress, Message, OpenClip
@@ -155,8 +156,8 @@ class WorkerClip:
 def _spec(message: OpenClip) -> ClipSpec:
     image = None
     if message.image is not None:
-        rows = np.frombuffer(message.image, np.uint8).reshape(message.height, message.width, 3)
-        image = torch.from_numpy(rows.copy())
+        with Image.open(io.BytesIO(message.image), formats=["PNG"]) as picture:
+            image = picture_tensor(picture, message.height, message.width)[0]
     return ClipSpec(
         prompt=message.prompt,
         negative_prompt=message.negative_prompt,

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from PIL import Image
 from test_worker_loop import READY
 
 from model.checkpoint import load_checkpoint
 from model.clip import Clip, ClipSpec
+from model.image_start import picture_tensor
 from model.weights import Kind
 from streamer.engine.protocol import (
     ClipCredit,
@@ -86,12 +88,14 @@ def expected(models: Models, **fields: Any) -> list[bytes]:
 
 
 def test_a_clip_is_made_in_order_and_its_progress_is_told(models: Models) -> None:
-    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    picture = Image.linear_gradient("L").convert("RGB")
+    file = io.BytesIO()
+    picture.save(file, "PNG")
     fields: dict[str, Any] = {"steps": 3, "guidance_scale": 2.0, "negative_prompt": "fog"}
-    link = Script(clip(image=image.tobytes(), **fields)).run(models)
+    link = Script(clip(image=file.getvalue(), **fields)).run(models)
     pictures = link.of(ClipPictures)
     assert [rgb for message in pictures for rgb in message.rgb] == expected(
-        models, image=torch.from_numpy(image), **fields
+        models, image=picture_tensor(picture, 64, 64)[0], **fields
     )
     assert [message.first_picture for message in pictures] == [0, 1, 5, 9]
     progress = link.of(ClipProgress)
