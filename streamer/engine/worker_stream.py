@@ -136,8 +136,7 @@ class WorkerStream:
                 self._restore(message.snapshot)
                 self.latents.seed = message.seed
             boundary = Boundary(self.latents.next_frame, self.latents.snapshot(), self._steer)
-            if self.latents.next_frame != self._end(boundary):
-                self._cut(boundary)
+            self._cut(boundary)
             self._decoder = self._vae.new_state()
             self.frontier = Frontier(
                 stream=self.id,

@@ -47,6 +47,7 @@ class WorkerLink:
         width: int,
         rate_hz: float,
         steers: list[protocol.Steer],
+        image: bytes | None,
         snapshot: bytes | None,
         decode_from: int,
     ) -> None:
@@ -63,6 +64,7 @@ class WorkerLink:
             width=width,
             rate_hz=rate_hz,
             steers=steers,
+            image=image,
             snapshot=snapshot,
             decode_from=decode_from,
         )

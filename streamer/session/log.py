@@ -6,6 +6,7 @@ First `{"type": "header", "format": 1, "weights": …, "seed": …, "prompt": �
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,20 @@ from streamer.session.timeline import blocks_of
 FORMAT = 1
 MAX_LOG_BYTES = 8 << 20
 MAX_STEERS = 20_000
+
+
+class Picture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The picture that a stream starts from, as it enters the model."""
+
+    png: bytes
+    """A PNG of exactly the stream's height and width; base64 in the line."""
+    sha256: str
+    """Of the PNG, in hex."""
+
+    @classmethod
+    def of(cls, png: bytes) -> Picture:
+        """The picture with its hash."""
+        return cls(png=png, sha256=hashlib.sha256(png).hexdigest())
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True, tag="header", forbid_unknown_fields=True):
@@ -40,6 +55,13 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, tag="header", forbid_unk
     motion_score: int | None = None
     negative_prompt: str | None = None
     guidance_scale: float | None = None
+    image: Picture | None = None
+    """Latent frame 0, and all of block 0."""
+
+    @property
+    def png(self) -> bytes | None:
+        """The picture that the stream starts from."""
+        return None if self.image is None else self.image.png
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, tag="steer", forbid_unknown_fields=True, omit_defaults=True):
@@ -77,6 +99,7 @@ def header(
     motion_score: int | None = None,
     negative_prompt: str | None = None,
     guidance_scale: float | None = None,
+    png: bytes | None = None,
 ) -> Header:
     """The header of a new stream of this model."""
     return Header(
@@ -94,6 +117,7 @@ def header(
         motion_score=motion_score,
         negative_prompt=negative_prompt,
         guidance_scale=guidance_scale,
+        image=None if png is None else Picture.of(png),
     )
 
 
@@ -132,6 +156,8 @@ def parse(text: str) -> Log:
         raise LogError("the log's first line is not its header", field="log.1")
     if first.format != FORMAT:
         raise LogError(f"log format {first.format} is not known", field="log.format", limit=FORMAT)
+    if first.image is not None and first.image != Picture.of(first.image.png):
+        raise LogError("the picture in the log is not the one whose SHA-256 it names", field="log.image")
     steers: list[Entry] = []
     for (number, _), line_read in zip(lines[1:], rest, strict=True):
         if not isinstance(line_read, Entry):
@@ -154,7 +180,7 @@ def check(log: Log, model: ModelInfo) -> None:
         if not _same(theirs, mine):
             message = f"the log was made with {name} {theirs!r}, this model has {mine!r}"
             raise LogError(message, code="log-other-weights", field=f"log.{name}", limit=mine)
-    blocks = blocks_of(model)
+    blocks = blocks_of(model, log.header.image is not None)
     for steer in log.steers:
         if steer.at_latent < blocks.first or not (blocks.cuts or blocks.floor(steer.at_latent) == steer.at_latent):
             message = f"latent frame {steer.at_latent} is no block boundary of this model"

@@ -155,12 +155,17 @@ class Pacer:
             timeline.locked = timeline.next_lock(timeline.locked)
         return timeline.locked != before
 
-    def boundary(self, picture: int = 0) -> int:
+    def boundary(self, picture: int = 0, now_s: float = 0.0, next_tick_s: float = math.inf) -> int:
         """The latent frame from which a steer is in force: the first that it can take at or past a picture."""
         timeline, blocks = self.timeline, self.timeline.blocks
         wanted = max(timeline.locked, -(-(picture + 3) // PICTURES_PER_LATENT) if picture > 0 else 0)
-        clean = timeline.denoised >= blocks.next(wanted)
-        return wanted if blocks.cuts and clean else blocks.ceil(wanted)
+        if not blocks.cuts:
+            return blocks.ceil(wanted)
+        # Where each latent frame locks, the decodes of some may still be owed, and they go first.
+        need_s = self.costs.lock_s + MARGIN * self.costs.decode_s * (timeline.locked - timeline.next_latent)
+        while self.due_s(wanted, next_tick_s) - now_s < need_s:
+            wanted += 1
+        return wanted if timeline.denoised >= blocks.next(wanted) else blocks.ceil(wanted)
 
     def credit(self, now_s: float, next_tick_s: float) -> Credit:
         """Decode what is locked; denoise a bounded lead beyond."""

@@ -75,7 +75,7 @@ class Playback:
         *,
         snapshots: bool,
     ) -> None:
-        model, blocks = ready.model, blocks_of(ready.model)
+        model, blocks = ready.model, blocks_of(ready.model, wanted.header.image is not None)
         self._stream = stream
         self._header = wanted.header
         self._loop = asyncio.get_running_loop()
@@ -126,6 +126,7 @@ class Playback:
             width=header.width,
             rate_hz=header.rate_hz,
             steers=self.steering.book.schedule(),
+            image=header.png,
             snapshot=None if self._snapshot is None else self._snapshot.data,
             decode_from=timeline.next_latent,
         )

@@ -22,6 +22,9 @@ MAX_METADATA = 16
 IDLE_TIMEOUT_S: dict[str, float | None] = {"pause": 3600.0, "run": None, "end": 60.0}
 """How long a stream outlives its last viewer, by idle rule, where nothing else is asked; None: for ever."""
 
+IN_LOG = ("prompt", "seed", "size", "rate_hz", "motion_score", "negative_prompt", "guidance_scale", "image")
+"""What can't be asked for beside a log."""
+
 Idle = Literal["pause", "run", "end"]
 
 
@@ -36,6 +39,8 @@ class CreateStream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     motion_score: int | None = None
     negative_prompt: str | None = None
     guidance_scale: float | None = None
+    image: bytes | None = None
+    """The picture to start from: a PNG of exactly the stream's size."""
     log: str | None = None
     """A recipe: the stream runs it."""
     idle: Idle = "pause"
@@ -68,7 +73,7 @@ def stream_spec(wanted: CreateStream, ready: Ready) -> StreamSpec:
     model = ready.model
     log = None
     if wanted.log is not None:
-        for name in ("prompt", "seed", "size", "rate_hz", "motion_score", "negative_prompt", "guidance_scale"):
+        for name in IN_LOG:
             if getattr(wanted, name) is not None:
                 raise Invalid(f"{name} is in the log already", code="log-and-field", field=name)
         unicode("log", wanted.log)
@@ -94,6 +99,7 @@ def stream_spec(wanted: CreateStream, ready: Ready) -> StreamSpec:
             motion_score=wanted.motion_score,
             negative_prompt=wanted.negative_prompt,
             guidance_scale=wanted.guidance_scale,
+            png=wanted.image,
         )
     if wanted.idle not in IDLE_TIMEOUT_S:
         raise Invalid("idle must be pause, run or end", code="idle-unknown", field="idle", limit=[*IDLE_TIMEOUT_S])

@@ -49,9 +49,10 @@ class Steering:
         wait_s = spec.wait_s(at)
         timeline = self._pacer.timeline
         picture = timeline.next_picture + math.ceil(wait_s * timeline.rate_hz) if wait_s > 0 else 0
-        latent = self._pacer.boundary(picture)
+        tick_s = math.inf if next_tick_s is None else next_tick_s
+        latent = self._pacer.boundary(picture, now_s, tick_s)
         before = self.book.in_force(latent)
-        due_s = math.inf if next_tick_s is None else self._pacer.due_s(latent, next_tick_s)
+        due_s = self._pacer.due_s(latent, tick_s)
         steer = Steer(
             spec.prompt(prompt, self._model),
             actor,

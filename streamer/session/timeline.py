@@ -20,10 +20,10 @@ def latent_of(picture: int) -> int:
     return (picture + PICTURES_PER_LATENT - 1) // PICTURES_PER_LATENT
 
 
-def blocks_of(model: ModelInfo) -> Blocks:
-    """The blocks of a model's stream that nobody has steered yet."""
+def blocks_of(model: ModelInfo, image: bool) -> Blocks:
+    """The blocks of a model's stream that nobody has steered yet; `image`: whether it starts from a picture."""
     return Blocks(
-        model.first_block_latent_frames,
+        1 if image else model.first_block_latent_frames,
         model.block_latent_frames[0],
         model.steer_block_latent_frames,
         model.cut_blocks,

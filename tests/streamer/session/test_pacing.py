@@ -30,6 +30,10 @@ MACHINES = {
     "decode heavy": ready(pass_s=0.03, decode_s=0.12),
     "one latent frame a block": ready(pass_s=0.024, decode_s=0.05, block=1, first_block_s=0.5),
     "8 Hz": ready(pass_s=0.15, decode_s=0.1, rate_hz=8.0),
+    "cuts": ready(pass_s=0.06, decode_s=0.05, steer=2, steer_pass_s=0.045, cuts=True),
+    "cuts, blocks of one length": ready(pass_s=0.07, decode_s=0.05, cuts=True),
+    "cuts, quick": ready(pass_s=0.02, decode_s=0.01, steer=1, steer_pass_s=0.01, cuts=True),
+    "cuts, 8 Hz": ready(pass_s=0.12, decode_s=0.1, rate_hz=8.0, steer=2, steer_pass_s=0.1, cuts=True),
 }
 
 

@@ -8,11 +8,11 @@ import hashlib
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from tiny import save_tiny_model
 
 from streamer.engine.process import Engine
 from streamer.media.hub import Hub
@@ -47,9 +47,10 @@ class RecordingHub(Hub):
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def server(tiny_model: Path) -> AsyncIterator[tuple[Engine, Sessions]]:
-    """One server for this file: a worker takes seconds to start."""
-    engine = await Engine.start(tiny_model, rate_hz=16, threads=1)
+async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Engine, Sessions]]:
+    """One server for this file: a worker takes seconds to start. Steers may cut blocks."""
+    cuts = {"block_latent_frames": [3, 1, 2], "steer_block_latent_frames": 2, "cut_blocks": True}
+    engine = await Engine.start(save_tiny_model(tmp_path_factory.mktemp("cuts"), **cuts), rate_hz=16, threads=1)
     sessions = Sessions(engine, Settings(prompt="the sea by day", seed=5), RecordingHub)
     try:
         await sessions.start(await engine.wait_ready())
