@@ -12,8 +12,10 @@ import psutil
 import torch
 from torch import Tensor
 
-from model.checkpoint import default_dtype, load_config, load_text, load_transformer, load_vae
+from model.checkpoint import Window, load_config, load_text, load_transformer, load_vae
+from model.devices import Placement, name_of
 from model.positions import first_picture
+from model.precision import Precision
 from model.source import CheckpointError, Source, resolve
 from model.stream import LatentStream, new_pool
 from model.stream_config import StreamConfig
@@ -56,11 +58,15 @@ def check(
     height: int | None = None,
     width: int | None = None,
     latent_frames: int | None = None,
+    placement: Placement | None = None,
+    precision: Precision | None = None,
+    window: Window = None,
 ) -> Iterator[str]:
     """Load a checkpoint and run one block of it; yields lines for people as it goes.
 
     Args:
         path, device, dtype, num_attention_heads: see `model.weights.load_transformer`.
+        placement, precision, window: see `model.checkpoint.load_checkpoint`.
         height, width: of the pictures, in pixels; None takes the checkpoint's own.
         latent_frames: of the block; None takes the checkpoint's own.
 
@@ -69,11 +75,11 @@ def check(
     """
     source = resolve(path)
     kind = kind_of(source)
-    config = load_config(source)
+    config = load_config(source, precision, window)
+    placement = placement or Placement.of(device, dtype)
     yield _line("found", f"{source.place}: {'diffusers form' if source.weights is None else 'NVlabs .pth'}")
     yield _line("kind", kind.value)
-    dtype = dtype or default_dtype(device)
-    net = load_transformer(source, device, dtype, num_attention_heads)
+    net = load_transformer(source, placement.device, placement.dtype, num_attention_heads)
     yield from _describe_net(net)
     form = FORMS.get(net.config.in_channels)
     yield _line("form", _form_line(form))
@@ -82,15 +88,15 @@ def check(
     if "vae" in missing:
         yield _line("vae", "missing: no pictures")
     else:
-        vae, said = _try_vae(source, device, dtype, net.config.in_channels)
+        vae, said = _try_vae(source, placement, net.config.in_channels)
         yield _line("vae", said)
     if {"text_encoder", "tokenizer"} & set(missing):
         gone = ", ".join(part for part in missing if part != "vae")
         yield _line("text encoder", f"missing ({gone}): random numbers stand for a prompt")
     else:
-        text = load_text(source, config, device)
+        text = load_text(source, config, placement)
         count = _parameters(text.encoder)
-        yield _line("text encoder", f"{count:,} parameters, {_name(text.encoder.dtype)}, {text.width} wide")
+        yield _line("text encoder", f"{count:,} parameters, {_text_line(text)}")
         if text.width != net.config.caption_channels:
             raise CheckpointError(
                 f"the text encoder is {text.width} wide, the transformer {net.config.caption_channels}"
@@ -149,7 +155,7 @@ def _run(
         spent_s = _now(net) - began
         yield _line("block", f"{passes} passes in {spent_s:.2f} s, {spent_s / passes:.3f} s a pass")
         spent_s += spent_s / passes  # the pass that commits it
-        yield _line("state", f"{pool.nbytes / (pool.capacity + 1) / MIB:.1f} MiB a slot, whatever the length")
+        yield _line("state", f"{pool.nbytes / (pool.capacity + 1) / MIB:.1f} MiB a slot, {_memory_rule(config)}")
     finite = bool(latents.isfinite().all())
     yield _line("latents", f"{tuple(latents.shape)}, from {latents.min():.2f} to {latents.max():.2f}")
     if not finite:
@@ -172,7 +178,7 @@ def _run(
 
 def _describe_net(net: SanaVideoTransformer3DModel) -> Iterator[str]:
     config = net.config
-    dtypes = ", ".join(sorted({_name(value.dtype) for value in net.parameters()}))
+    dtypes = ", ".join(sorted({name_of(value.dtype) for value in net.parameters()}))
     yield _line("transformer", f"{_parameters(net):,} parameters, {dtypes}, on {net.device}")
     patch = "x".join(map(str, config.patch_size))
     heads = f"{config.num_attention_heads} heads x {config.attention_head_dim}"
@@ -188,11 +194,21 @@ def _form_line(form: Form | None) -> str:
     return f"{form.name}; {form.note}" if form.note else form.name
 
 
-def _try_vae(
-    source: Source, device: torch.device | str, dtype: torch.dtype, channels: int
-) -> tuple[StreamingVAE | None, str]:
+def _text_line(text: TextEncoder) -> str:
+    return f"{name_of(text.encoder.dtype)}, {text.width} wide, on {text.encoder.device}"
+
+
+def _memory_rule(config: StreamConfig) -> str:
+    """What a stream remembers, and how exactly."""
+    remembers = (
+        "remembers every block" if config.window_blocks is None else f"remembers {config.window_blocks} blocks"
+    )
+    return f"{remembers}, precision {config.precision}"
+
+
+def _try_vae(source: Source, placement: Placement, channels: int) -> tuple[StreamingVAE | None, str]:
     try:
-        vae = load_vae(source.folder, device, dtype)
+        vae = load_vae(source.folder, placement.device, placement.vae_dtype)
     except CheckpointError as error:
         if "so it can't stream" in str(error):
             return None, str(error)
@@ -201,7 +217,7 @@ def _try_vae(
         raise CheckpointError(f"the VAE has {vae.channels} latent channels, the transformer {channels}")
     memory = f"remembers {vae.memory_latent_frames} latent frames"
     factors = f"{vae.spatial_factor}x{vae.spatial_factor} pixels, {vae.temporal_factor} pictures a latent"
-    return vae, f"{_parameters(vae.vae):,} parameters, {_name(vae.dtype)}, {factors}, {memory}"
+    return vae, f"{_parameters(vae.vae):,} parameters, {name_of(vae.dtype)}, {factors}, {memory}"
 
 
 def _embeds(
@@ -246,10 +262,6 @@ def _memory(net: SanaVideoTransformer3DModel) -> str:
 
 def _parameters(module: Any) -> int:
     return sum(value.numel() for value in module.parameters())
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _line(what: str, value: str) -> str:

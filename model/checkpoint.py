@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers import AutoencoderKLWan
 from safetensors import SafetensorError
 
 from model.convert import convert
+from model.devices import Placement, default_dtype
+from model.precision import Precision
 from model.schedule import load_scheduler
 from model.source import TRANSFORMER, CheckpointError, Source, one_line, read_json, resolve
 from model.stream_config import StreamConfig
 from model.text import TextEncoder
 from model.transformer import SanaVideoTransformer3DModel
 from model.vae import StreamingVAE
-from model.weights import Kind, default_dtype, kind_of, load_transformer, weights_hash
+from model.weights import Kind, kind_of, load_transformer, weights_hash
 
 __all__ = [
     "Checkpoint",
@@ -36,6 +38,7 @@ OTHER_VAES = {
     "AutoencoderKLLTX2Video": "decodes whole clips only (8 pictures a latent frame, not causal)",
     "AutoencoderDC": "decodes single pictures only",
 }
+Window = int | Literal["none"] | None
 LOADING_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
 
 
@@ -56,26 +59,33 @@ class Checkpoint:
 
 
 def load_checkpoint(
-    path: str | Path | Source, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    path: str | Path | Source,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    *,
+    placement: Placement | None = None,
+    precision: Precision | None = None,
+    window: Window = None,
 ) -> Checkpoint:
     """Load transformer, VAE, text encoder, tokenizer and `stream.json` (where there is none, LongSANA's values).
 
     Args:
         path: a diffusers folder; a `.pth` with the folders `vae`, `text_encoder` and `tokenizer` beside it; or a hub
             id, `owner/name` or `owner/name@revision`.
-        device: where the modules go.
-        dtype: of the modules; None takes bfloat16 where the device computes in it, else float32.
+        device, dtype: where the modules go, and the transformer's dtype; the rest as `Placement.of` chooses.
+        placement: devices and dtypes part by part, in place of those two.
+        precision, window: see `load_config`.
 
     Raises:
         CheckpointError: what is missing or damaged, in one line.
     """
     source = resolve(path)
     _check_parts(source)
-    dtype = dtype or default_dtype(device)
-    config = load_config(source)
-    transformer = load_transformer(source, device, dtype)
-    vae = load_vae(source.folder, device, dtype)
-    text = load_text(source, config, device)
+    placement = placement or Placement.of(device, dtype)
+    config = load_config(source, precision, window)
+    transformer = load_transformer(source, placement.device, placement.dtype)
+    vae = load_vae(source.folder, placement.device, placement.vae_dtype)
+    text = load_text(source, config, placement)
     if text.width != transformer.config.caption_channels:
         raise CheckpointError(
             f"{source.place}: the text encoder is {text.width} wide, the transformer reads "
@@ -90,26 +100,38 @@ def load_checkpoint(
     return Checkpoint(transformer, vae, text, config, weights_hash(source), kind, scheduler)
 
 
-def load_config(source: Source) -> StreamConfig:
-    """`stream.json` of the checkpoint, or LongSANA's values.
+def load_config(source: Source, precision: Precision | None = None, window: Window = None) -> StreamConfig:
+    """`stream.json` of the checkpoint, or LongSANA's values, for streams without an end.
+
+    Args:
+        source: the checkpoint.
+        precision: see `model.precision`; None takes the checkpoint's.
+        window: blocks that a stream remembers; "none": all of them, however long it runs; None takes the
+            checkpoint's, or where it has none what `StreamConfig.endless` makes of its training.
 
     Raises:
         CheckpointError: names the field and its limit.
     """
     try:
-        return StreamConfig.load(source.folder)
+        config = StreamConfig.load(source.folder)
+        if window == "none":
+            config = replace(config, window_blocks=None, window_group=1, trained_latents=None)
+        elif window is not None:
+            config = replace(config, window_blocks=window, window_group=1)
+        return replace(config, precision=precision or config.precision).endless()
     except ValueError as error:
         raise CheckpointError(str(error)) from error
 
 
-def load_text(source: Source, config: StreamConfig, device: torch.device | str = "cpu") -> TextEncoder:
-    """Load text encoder and tokenizer.
+def load_text(source: Source, config: StreamConfig, placement: Placement | None = None) -> TextEncoder:
+    """Load text encoder and tokenizer; embeddings go to the placement's device wherever the encoder is.
 
     Raises:
         CheckpointError: names the folder.
     """
+    place = placement or Placement.of()
     try:
-        return TextEncoder.from_pretrained(source.folder, config, device)
+        return TextEncoder.from_pretrained(source.folder, config, place.text_device, place.text_dtype, place.device)
     except LOADING_ERRORS as error:
         raise CheckpointError(f"{source.folder / 'text_encoder'}: {one_line(error)}") from error
 

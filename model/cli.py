@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from model.loading import add_loading_arguments
 from model.source import CheckpointError, resolve
 
 BAD_INPUT = 2
@@ -18,8 +19,7 @@ class Check:
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--model", required=True, help="diffusers folder, .pth file or Hugging Face id")
-        parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: %(default)s)")
-        parser.add_argument("--dtype", choices=["bf16", "fp16", "fp32"], help="default: what suits the device")
+        add_loading_arguments(parser)
         _add_heads(parser)
         parser.add_argument("--height", type=int, help="of the pictures (default: the checkpoint's)")
         parser.add_argument("--width", type=int, help="of the pictures (default: the checkpoint's)")
@@ -28,18 +28,16 @@ class Check:
     def run(self, args: argparse.Namespace) -> int:
         try:
             source = resolve(args.model)  # a wrong path is told before seconds of imports
-            import torch
             from transformers.utils import logging
 
             from model.check import check
+            from model.loading import loading
 
             logging.disable_progress_bar()
-            dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, None: None}
             lines = check(
                 source,
-                _device(args.device),
-                dtypes[args.dtype],
                 num_attention_heads=args.heads,
+                **loading(args),
                 height=args.height,
                 width=args.width,
                 latent_frames=args.latent_frames,
@@ -76,16 +74,6 @@ class Convert:
 
 def _add_heads(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--heads", type=int, help="attention heads of a .pth (default: width / 112)")
-
-
-def _device(name: str) -> str:
-    import torch
-
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise CheckpointError(f"--device {name}: {str(error).splitlines()[0]}") from error
-    return name
 
 
 check = Check()

@@ -27,8 +27,14 @@ CACHED_PROMPTS = 32  # at most 32 x 300 tokens x 2304 x 4 B = 88 MB with Gemma-2
 class TextEncoder:
     """A Gemma-2 encoder of any size with its tokenizer; knows the prompt form, remembers recent prompts."""
 
-    def __init__(self, tokenizer: Any, encoder: Any, config: StreamConfig) -> None:
-        """`tokenizer` and `encoder` are transformers' (fast tokenizer, Gemma2Model); config: see `StreamConfig`."""
+    def __init__(
+        self, tokenizer: Any, encoder: Any, config: StreamConfig, output_device: str | torch.device | None = None
+    ) -> None:
+        """`tokenizer` and `encoder` are transformers' (fast tokenizer, Gemma2Model); config: see `StreamConfig`.
+
+        `output_device` is where embeddings go, None: they stay with the encoder.
+        """
+        self._output_device = output_device
         self.tokenizer, self.encoder, self.config = tokenizer, encoder.eval().requires_grad_(False), config
         self.instruction = _complex_human_instruction() if config.complex_human_instruction else ""
         self._instruction_tokens = len(tokenizer.encode(self.instruction)) if self.instruction else 0
@@ -42,20 +48,24 @@ class TextEncoder:
         config: StreamConfig | None = None,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
+        output_device: str | torch.device | None = None,
+        **loading: Any,
     ) -> TextEncoder:
         """Load `tokenizer/` and `text_encoder/` of a diffusers folder, never from the network.
 
-        Without a config, the folder's `stream.json` (or its defaults). Raises OSError for a folder without them,
-        ValueError where weights are missing.
+        Without a config, the folder's `stream.json` (or its defaults). `output_device`: as in the constructor;
+        `loading`: further arguments of transformers' `from_pretrained`, e.g. quantization_config. Raises OSError for
+        a folder without them, ValueError where weights are missing.
         """
         folder = Path(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
         encoder, found = Gemma2Model.from_pretrained(
-            folder / "text_encoder", local_files_only=True, dtype=dtype, output_loading_info=True
+            folder / "text_encoder", local_files_only=True, dtype=dtype, output_loading_info=True, **loading
         )
         if found["missing_keys"]:
             raise ValueError(f"{folder / 'text_encoder'} lacks the weight {sorted(found['missing_keys'])[0]}")
-        return cls(tokenizer, encoder.to(device), config or StreamConfig.load(folder))
+        placed = encoder if "device_map" in loading else encoder.to(device)
+        return cls(tokenizer, placed, config or StreamConfig.load(folder), output_device)
 
     @property
     def width(self) -> int:
@@ -134,7 +144,8 @@ class TextEncoder:
         ids, mask = tokens.input_ids.to(device), tokens.attention_mask.to(device)
         embeds = self.encoder(ids, attention_mask=mask, use_cache=False)[0]
         selected = [0, *range(1 - kept, 0)]
-        return embeds[:, selected], mask[:, selected]
+        output = self._output_device or device
+        return embeds[:, selected].to(output), mask[:, selected].to(output)
 
 
 def _words(text: str) -> list[str]:

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from model.devices import default_dtype
 from model.pth import AUTHORS_EPS, config_of, read_pth, renamed
 from model.source import INDEX, TRANSFORMER, CheckpointError, Source, one_line, read_json, resolve
 from model.stream_config import FILE_NAME
@@ -58,17 +59,6 @@ def kind_of(source: Source) -> Kind:
     pipeline = read_json(index).get("_class_name") if index.is_file() else None
     net = read_json(source.transformer / "config.json").get("_class_name")
     return Kind.LONGSANA if pipeline == LONGSANA_PIPELINE or net == CAUSAL_CLASS else Kind.CLIP
-
-
-def default_dtype(device: torch.device | str) -> torch.dtype:
-    """bfloat16 where the device has instructions for it, else float32."""
-    kind = torch.device(device).type
-    if kind == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    if kind == "cpu":
-        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        return torch.bfloat16 if fast else torch.float32
-    return torch.float32
 
 
 def load_transformer(

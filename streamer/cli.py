@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 from streamer_client.cli import UsageError
 
+from streamer.engine.options import add_loading_options, worker_arguments
 from streamer.settings import Settings
 
 SEND_BUFFER_BYTES = 64 << 10
@@ -53,8 +54,7 @@ class Serve:
         )
         parser.add_argument("--host", default=default.host, help="address to bind (default %(default)s)")
         parser.add_argument("--port", type=int, default=default.port, help="port, 0 for any (default %(default)s)")
-        parser.add_argument("--device", default=default.device, help="cpu, cuda, cuda:1, mps (default: %(default)s)")
-        parser.add_argument("--dtype", choices=["bf16", "fp32"], help="default: what suits the device")
+        add_loading_options(parser)
         parser.add_argument("--rate-hz", type=float, help="pictures a second (default: what this machine holds)")
         parser.add_argument("--threads", type=int, help="CPU threads of the model (default: all cores)")
         parser.add_argument("--prompt", help="first prompt of the stream everybody shares")
@@ -104,6 +104,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         port=args.port,
         device=args.device,
         dtype=args.dtype,
+        loading=worker_arguments(args),
         rate_hz=args.rate_hz,
         prompt=args.prompt,
         seed=args.seed,
@@ -145,6 +146,7 @@ async def serve_on(listener: socket.socket, settings: Settings) -> int:
         settings.model,
         device=settings.device,
         dtype=settings.dtype,
+        loading=settings.loading,
         rate_hz=settings.rate_hz,
         threads=settings.threads,
     )

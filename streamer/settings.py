@@ -18,6 +18,8 @@ class Settings:
     port: int = 8000
     device: str = "cpu"
     dtype: str | None = None
+    loading: tuple[str, ...] = ()
+    """How else the model is loaded: arguments of the worker, see `streamer.engine.options`."""
     rate_hz: float | None = None
     """Pictures a second; None lets the machine measure itself and take the highest it holds."""
     prompt: str | None = None
@@ -33,6 +35,12 @@ class Settings:
     admin_token: str | None = field(default=None, repr=False)
     ice_servers: tuple[str, ...] = ()
     """STUN or TURN URLs; none by default, since nothing outside is asked without being told to."""
+    videos: Path | None = None
+    """Folder of finished clips, which outlive the server there; None: a temporary one, removed at the end."""
+    videos_bytes: int = 4 << 30
+    """Most bytes of finished clips; the oldest go first."""
+    videos_keep_s: float = 86400.0
+    """How long a clip is kept once it is made."""
     trust_loopback: bool = True
     """Whoever comes from this machine may steer and end streams without a token."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -91,6 +91,7 @@ class Engine:
         device: str = "cpu",
         dtype: str | None = None,
         rate_hz: float | None = None,
+        loading: Sequence[str] = (),
         threads: int | None = None,
         batch: int | None = None,
     ) -> Engine:
@@ -99,12 +100,13 @@ class Engine:
         Args:
             model: Checkpoint: diffusers folder, `.pth` file or Hugging Face id.
             device: torch device name.
-            dtype: "bf16", "fp32" or None (what suits the device).
+            dtype: "bf16", "fp16", "fp32" or None (what suits the device).
+            loading: further arguments of the worker, see `streamer.engine.options`.
             rate_hz: Pictures a second; None lets the worker choose what the machine holds.
             threads: Compute threads; None means one a core.
             batch: Most streams in one transformer pass; None lets the worker choose.
         """
-        arguments = ["--model", str(model), "--device", device]
+        arguments = ["--model", str(model), "--device", device, *loading]
         for flag, value in (("--dtype", dtype), ("--threads", threads), ("--batch", batch)):
             if value is not None:
                 arguments += [flag, str(value)]

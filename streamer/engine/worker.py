@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamer.engine.budget import capacity, choose_rate, picture_s
 from streamer.engine.link import Link
+from streamer.engine.options import add_loading_options
 from streamer.engine.protocol import CANNOT_START_EXIT, PROTOCOL_VERSION, ModelInfo, Progress, Ready
 
 if TYPE_CHECKING:
@@ -41,8 +42,7 @@ def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(prog="python -m streamer.engine.worker", description=__doc__)
     options.add_argument("--fd", type=int, required=True, help="inherited socket")
     options.add_argument("--model", required=True, help="diffusers folder, .pth file or Hugging Face id")
-    options.add_argument("--device", default="cpu")
-    options.add_argument("--dtype", choices=("bf16", "fp32"), help="default: what suits the device")
+    add_loading_options(options)
     options.add_argument("--rate-hz", type=float, help="pictures a second; default: what this machine holds")
     options.add_argument("--threads", type=int, help="compute threads; default: one a core")
     options.add_argument("--batch", type=int, help="rows of a transformer pass; default: what costs nothing much")
@@ -72,6 +72,7 @@ def run(link: Link, options: argparse.Namespace) -> int:
     Raises:
         _StartError: a bad checkpoint or device.
     """
+    from model.loading import loading as loading_of
     from model.source import CheckpointError, display_name, resolve
 
     name = display_name(options.model)
@@ -92,10 +93,9 @@ def run(link: Link, options: argparse.Namespace) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     try:
-        torch.empty(1, device=options.device)
-    except (RuntimeError, AssertionError) as error:
-        raise _StartError(f"device {options.device}: {str(error).splitlines()[0]}") from error
-    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32, None: None}[options.dtype]
+        loading = loading_of(options)
+    except CheckpointError as error:
+        raise _StartError(str(error)) from error
     link.send(Progress(fraction=0.2, what="importing the model", vocabulary=_vocabulary(source.folder)))
     from model.checkpoint import load_checkpoint
     from model.weights import Kind
@@ -105,7 +105,7 @@ def run(link: Link, options: argparse.Namespace) -> int:
 
     link.send(Progress(fraction=0.5, what=f"loading {name}"))
     try:
-        models = Models(load_checkpoint(source, options.device, dtype))
+        models = Models(load_checkpoint(source, **loading))
     except CheckpointError as error:
         raise _StartError(str(error)) from error
     if models.checkpoint.kind is Kind.CLIP:
@@ -181,8 +181,10 @@ def _ready(checkpoint: Checkpoint, measured: Measured, options: argparse.Namespa
             "first_block_timesteps": list(config.first_block_timesteps or config.timesteps),
             "shift": config.shift,
             "window": config.window_blocks,
+            "window_group": config.window_group,
             "sink": config.sink_blocks,
             "decay": config.decay,
+            "precision": config.precision,
             "recache": config.recache,
             **_cuts(config),
         },

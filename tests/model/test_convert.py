@@ -248,12 +248,12 @@ def test_a_pth_with_its_parts_loads_whole_and_converts_whole(repository: Path, t
     loaded = [load_checkpoint(path) for path in (repository, repository / "checkpoints/net.pth")]
     assert loaded[0].weights_hash == loaded[1].weights_hash == weights_hash(repository)
     assert loaded[0].kind is Kind.LONGSANA
-    assert loaded[0].config == StreamConfig()
+    assert loaded[0].config == StreamConfig().endless()
     target = tmp_path / "converted"
     target.mkdir()
     convert(repository, target)
     again = load_checkpoint(target)
-    assert again.config == StreamConfig()
+    assert again.config == StreamConfig().endless()
     assert again.transformer.config.linear_attention_eps == 1e-8
     pipeline = SanaVideoPipeline.from_pretrained(target)
     assert type(pipeline.transformer) is DiffusersTransformer

@@ -43,7 +43,7 @@ def test_a_hub_id_loads_from_the_cache_without_network(hub: Path, tiny_model: Pa
     assert source.folder == folder
     assert kind_of(source) is Kind.LONGSANA
     loaded = load_checkpoint("someone/SANA-Video_2B_480p_LongLive_diffusers@main")
-    assert (loaded.kind, loaded.config) == (Kind.LONGSANA, StreamConfig())
+    assert (loaded.kind, loaded.config) == (Kind.LONGSANA, StreamConfig().endless())
 
 
 def test_an_id_that_is_nowhere_is_one_line(hub: Path) -> None:
@@ -95,7 +95,7 @@ def causal(tiny_model: Path, tmp_path: Path) -> Path:
 
 def test_classes_that_diffusers_lacks_load_as_longsana(causal: Path, tiny_model: Path) -> None:
     loaded = load_checkpoint(causal)
-    assert (loaded.kind, loaded.config) == (Kind.LONGSANA, StreamConfig())
+    assert (loaded.kind, loaded.config) == (Kind.LONGSANA, StreamConfig().endless())
     config = loaded.transformer.config
     assert (config.cross_attention_norm_eps, config.linear_attention_eps) == (1e-6, 1e-8)
     plain = load_transformer(tiny_model).config
@@ -120,7 +120,7 @@ def test_converting_a_causal_folder_names_diffusers_own_classes(causal: Path, tm
     config = json.loads((folder / "transformer/config.json").read_text())
     assert (config["_class_name"], config["linear_attention_eps"]) == ("SanaVideoTransformer3DModel", 1e-8)
     loaded = load_checkpoint(folder)
-    assert (loaded.kind, loaded.config) == (Kind.STREAM, StreamConfig())
+    assert (loaded.kind, loaded.config) == (Kind.STREAM, StreamConfig().endless())
     with pytest.raises(CheckpointError, match="num_attention_heads is 2 there, not 4"):
         convert(causal, tmp_path / "other", num_attention_heads=4)
 

@@ -103,7 +103,7 @@ async def test_a_damaged_folder_is_one_line_and_no_restart(tiny_model: Path, tmp
 
 async def test_an_unknown_device_is_one_line(tiny_model: Path) -> None:
     text = await start_fails(tiny_model, device="no-such-device")
-    assert text.startswith("device no-such-device: ")
+    assert text.startswith("--device no-such-device: ")
     assert "\n" not in text
 
 
