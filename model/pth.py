@@ -186,6 +186,17 @@ def _pairs(expected: Mapping[str, torch.Size]) -> Iterator[tuple[str, tuple[str,
             yield f"{stems[module]}.{kind}", (name,)
 
 
+def modules_of(name: str) -> tuple[str, ...]:
+    """diffusers' modules that one of the authors' stands for, in the order of its rows; none where there is none."""
+    if name in _STEM:
+        return (_STEM[name],)
+    match = _BLOCK_KEY.fullmatch(name)
+    if match is None:
+        return ()
+    parts = _JOINED.get(match[2]) or ((_BLOCK[match[2]],) if match[2] in _BLOCK else ())
+    return tuple(f"transformer_blocks.{match[1]}.{part}" for part in parts)
+
+
 def _shape(tensors: Mapping[str, Tensor], name: str, dims: int) -> tuple[int, ...]:
     if name not in tensors:
         raise CheckpointError(f"parameter {name} is missing")

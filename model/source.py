@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,7 @@ def resolve(path: str | Path | Source) -> Source:
         return path
     place = Path(path)
     if is_hub_id(path):
-        place = _download(str(path))
+        place = download(str(path))
     if place.is_file():
         if place.suffix not in TORCH_FILES:
             raise CheckpointError(f"{place}: neither a folder nor a .pth file")
@@ -107,12 +108,17 @@ def _parts_folder(folder: Path) -> Path:
     return folder.parent if folder.name == "checkpoints" and not has_parts else folder
 
 
-def _download(name: str) -> Path:
+def download(name: str, patterns: Sequence[str] = HUB_FILES) -> Path:
+    """The folder of a hub id's files, from the hub or its cache.
+
+    Raises:
+        CheckpointError: neither has them.
+    """
     from huggingface_hub import snapshot_download
 
     repository, _, revision = name.partition("@")
     try:
-        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=list(HUB_FILES)))
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=list(patterns)))
     except Exception as error:  # the hub's own errors, its HTTP library's and the disk's share no base class
         raise CheckpointError(
             f"{name}: no such folder, and not to be had from the Hugging Face hub nor from its cache on this machine "
