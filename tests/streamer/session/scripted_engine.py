@@ -33,7 +33,7 @@ from streamer.engine.protocol import (
     Timings,
     first_picture,
 )
-from streamer.engine.scheduler import Costs, Decode, Frontier, Passes, Prime, next_job
+from streamer.engine.scheduler import Costs, Frontier, Job, Passes, Prime, Unit, next_job
 from streamer.session.timeline import blocks_of
 
 PRIME_S = 0.1
@@ -144,6 +144,7 @@ class _Stream:
             block_latents=0,
             passes_left=0,
             decode_next=message.decode_from,
+            block_passes=info.timings.passes + 1,
             primed=message.decode_from == 0,
         )
         self.begin()
@@ -200,7 +201,10 @@ class _Stream:
 
 
 class ScriptedEngine:
-    """Drop-in for `Engine`. `jitter()` multiplies the seconds of each step."""
+    """Drop-in for `Engine`. `jitter()` multiplies the seconds of each step.
+
+    With `clip_s` it always has a clip to make as well, whose units take so long; `units` are those that are done.
+    """
 
     def __init__(self, info: Ready, jitter: Callable[[], float] = lambda: 1.0) -> None:
         self.ready: Ready | None = info
@@ -216,6 +220,9 @@ class ScriptedEngine:
         self._up: list[Callable[[Ready], None]] = []
         self._job: asyncio.TimerHandle | None = None
         self._life = 0
+        self.clip_s: float | None = None
+        self.units = 0
+        self._idle = False
 
     @property
     def open_streams(self) -> set[str]:
@@ -232,6 +239,9 @@ class ScriptedEngine:
             return False
         self.sent.append(message)
         self._inbox.append(message)
+        if self._idle and self._job is not None:
+            self._job.cancel()
+            self._job = None
         if self._job is None:
             self._job = self._loop.call_later(0, self._next)
         return True
@@ -288,14 +298,20 @@ class ScriptedEngine:
         """Between two steps: read what came, choose the next step."""
         while self._inbox:
             self._take(self._inbox.pop(0))
-        self._job = None
+        self._job, self._idle = None, False
         timings = self.info.timings
         costs = Costs(pass_s=timings.pass_s, decode_s=timings.decode_s)
         frontiers = [stream.frontier for stream in self._streams.values()]
-        job = next_job(frontiers, self._loop.time(), costs)
+        unit = None if self.clip_s is None else Unit("vid", self.clip_s)
+        job = next_job(frontiers, self._loop.time(), costs, idle=unit)
         if job is None:
+            if unit is not None:
+                self._idle = True
+                self._job = self._loop.call_later(1.0, self._next)
             return
-        if isinstance(job, Passes):
+        if isinstance(job, Unit):
+            nominal = job.cost_s
+        elif isinstance(job, Passes):
             nominal = max(self._streams[id].pass_s for id in job.streams)
         else:
             nominal = PRIME_S if isinstance(job, Prime) else timings.decode_s
@@ -343,8 +359,10 @@ class ScriptedEngine:
         elif isinstance(message, Close):
             del self._streams[message.stream]
 
-    def _did(self, job: Passes | Decode | Prime, took_s: float) -> None:
-        if isinstance(job, Passes):
+    def _did(self, job: Job, took_s: float) -> None:
+        if isinstance(job, Unit):
+            self.units += 1
+        elif isinstance(job, Passes):
             for id in job.streams:
                 if id in self._streams:
                     self._passed(self._streams[id], took_s)
