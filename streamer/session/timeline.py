@@ -20,7 +20,7 @@ def latent_of(picture: int) -> int:
     return (picture + PICTURES_PER_LATENT - 1) // PICTURES_PER_LATENT
 
 
-def blocks_of(model: ModelInfo, image: bool) -> Blocks:
+def blocks_of(model: ModelInfo, image: bool = False) -> Blocks:
     """The blocks of a model's stream that nobody has steered yet; `image`: whether it starts from a picture."""
     return Blocks(
         1 if image else model.first_block_latent_frames,
