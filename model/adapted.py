@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.lora_source import MAX_WEIGHT
 from model.packed import linear
 
 MAX_ADAPTERS = 8
-MAX_WEIGHT = 4.0
 T = TypeVar("T", bound=nn.Module)
 
 

@@ -7,7 +7,6 @@ Read are safetensors only. Names may be diffusers' (with or without `transformer
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
@@ -24,16 +23,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from model.adapted import Adapter, Factors
+from model.lora_source import CONFIG, AdapterError, adapter_file, adapter_hash
 from model.pth import modules_of
-from model.source import CheckpointError, display_name, download, is_hub_id, one_line, read_json
+from model.source import CheckpointError, display_name, one_line, read_json
 from model.transformer import SanaVideoTransformer3DModel
 
 MAX_RANK = 512
-CONFIG = "adapter_config.json"
-FILES = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")
-"""peft's and diffusers' names for the file of a folder; one file of another name is taken too."""
-NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
-_READ_BYTES = 1 << 20
 _PREFIXES = ("base_model.model.", "model.diffusion_model.", "diffusion_model.", "transformer.")
 _KOHYA = ("lora_unet_", "lora_transformer_")
 _PART = re.compile(r"(.+)\.(?:lora_([AB])(?:\.[^.]+)?\.weight|(alpha))")
@@ -41,10 +36,6 @@ _DORA = ("dora_scale", "lora_magnitude_vector")
 _JOINED = {"to_qkv": ("to_q", "to_k", "to_v"), "to_kv": ("to_k", "to_v")}
 _BASE_CHANGED = ("pissa", "olora", "loftq", "corda", "lora_ga")
 """peft's `init_lora_weights` under which the base weights are not the checkpoint's any more."""
-
-
-class AdapterError(CheckpointError):
-    """An adapter that can't be loaded; the message is one line."""
 
 
 @dataclass
@@ -88,44 +79,6 @@ def load_adapter(path: str | Path, transformer: SanaVideoTransformer3DModel, nam
     except (SafetensorError, OSError) as error:
         raise AdapterError(f"{file}: {one_line(error)}") from error
     return Adapter(name or display_name(path).removesuffix(".safetensors"), sha256, layers, rank)
-
-
-def adapter_file(path: str | Path) -> Path:
-    """The adapter's `.safetensors`; one on the hub is downloaded, or found in the hub's cache.
-
-    Raises:
-        AdapterError: there is none, or there are several to choose from.
-    """
-    place = Path(path)
-    if is_hub_id(path) and not place.exists():
-        try:
-            place = download(str(path), ("*.safetensors", CONFIG))
-        except CheckpointError as error:
-            raise AdapterError(str(error)) from error
-    if place.is_dir():
-        known = [place / name for name in FILES if (place / name).is_file()]
-        found = known or sorted(place.glob("*.safetensors"))
-        if len(found) > 1:
-            raise AdapterError(f"{place}: several adapters, name one: {', '.join(file.name for file in found[:5])}")
-        if not found:
-            raise AdapterError(f"{place}: no .safetensors in it, and nothing else is read")
-        return found[0]
-    if not place.is_file():
-        raise AdapterError(f"{place}: no such file or folder")
-    if place.suffix != ".safetensors":
-        raise AdapterError(f"{place}: no .safetensors, and nothing else is read")
-    return place
-
-
-def adapter_hash(file: Path) -> str:
-    """SHA-256 of the file's bytes, and after them of `adapter_config.json` where one lies beside it."""
-    digest = hashlib.sha256()
-    for part in (file, file.with_name(CONFIG)):
-        if part == file or part.is_file():
-            with part.open("rb") as stream:
-                while chunk := stream.read(_READ_BYTES):
-                    digest.update(chunk)
-    return digest.hexdigest()
 
 
 # -- what a file says ----------------------------------------------------------------------------------------------

@@ -21,7 +21,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from model.adapted import Adapter, AdapterSet, adapted, adapter_set
-from model.lora import AdapterError, adapter_hash, load_adapter
+from model.lora import load_adapter
+from model.lora_source import AdapterError, LoraOption, adapter_hash
 from model.snapshot import pack, unpack
 from model.stream import LatentStream, advance, new_pool
 from model.transformer import SanaVideoTransformer3DModel
@@ -323,7 +324,7 @@ def test_who_shares_the_batch_does_not_touch_the_bits_of_a_stream_without_adapte
         pool = new_pool(ours, H, W)
         streams = [make_stream(ours, seed, pool=pool) for seed in (1, 2)]
         streams[1].steer(*make_text(2), loras=loras)
-        made = []
+        made: list[Tensor] = []
         while len(made) < 2:
             block = advance(streams, bucket=2)[0]
             if block is not None:
@@ -444,6 +445,27 @@ def test_the_hash_is_of_the_file_and_its_config(tmp_path: Path) -> None:
     adapter = load_adapter(tmp_path, make_nets(layers=1)[1])
     assert adapter.sha256 == hashlib.sha256(whole).hexdigest()
     assert (adapter.name, adapter.rank, adapter.nbytes) == (tmp_path.name, 2, 2 * 2 * 48 * 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ink=./ink", ("ink", "./ink", 1.0)),
+        ("ink=./ink:0.5", ("ink", "./ink", 0.5)),
+        ("ink=owner/name@v1:-4", ("ink", "owner/name@v1", -4.0)),
+        ("ink=C:/files/ink", ("ink", "C:/files/ink", 1.0)),
+        ("a.b-c=x:y:0", ("a.b-c", "x:y", 0.0)),
+    ],
+)
+def test_the_option_is_read(text: str, expected: tuple[str, str, float]) -> None:
+    option = LoraOption.parse(text)
+    assert (option.name, option.path, option.weight) == expected
+
+
+@pytest.mark.parametrize("text", ["ink", "=./ink", "in k=./ink", "ink=", "ink=./ink:4.5", "ink=./ink:nan"])
+def test_an_option_that_says_nothing_is_refused(text: str) -> None:
+    with pytest.raises(AdapterError, match=f"--lora {text}: "):
+        LoraOption.parse(text)
 
 
 # -- diffusers' own mechanisms on our class ------------------------------------------------------------------------
