@@ -7,7 +7,7 @@ may stand at different denoising steps, positions and prompts; iterating one str
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -320,7 +320,7 @@ class LatentStream(Iterator[Tensor]):
         channels = self.transformer.config.in_channels
         if clean is not None and (clean.shape[1], *clean.shape[3:]) != (channels, self.height, self.width):
             raise ValueError(f"the snapshot's latents are {tuple(clean.shape)}")
-        loras = self._loras_of(snapshot)
+        loras = loras_of(snapshot, self._adapters)
         negative = snapshot.get("negative_text")
         guidance = Guidance(
             snapshot["guidance_scale"],
@@ -345,14 +345,6 @@ class LatentStream(Iterator[Tensor]):
         self.seed = snapshot["seed"]
         self._steps.clear()
         self._latents = None
-
-    def _loras_of(self, snapshot: Snapshot) -> AdapterSet:
-        members = []
-        for name, sha256, weight in snapshot.get("loras", []):
-            if sha256 not in self._adapters:
-                raise ValueError(f"the snapshot's adapter {name} (SHA-256 {sha256[:12]}...) is not loaded")
-            members.append((self._adapters[sha256], weight))
-        return adapter_set(members)
 
     def _hold(self, count: int) -> None:
         while len(self._slots) > count:
@@ -457,6 +449,20 @@ class LatentStream(Iterator[Tensor]):
         self._next_frame += self._clean.shape[2]
         self._block_index += 1
         return self._clean.clone()
+
+
+def loras_of(snapshot: Snapshot, adapters: Mapping[str, Adapter]) -> AdapterSet:
+    """The adapters in force at a snapshot, of those known by SHA-256.
+
+    Raises:
+        ValueError: one of them is not known.
+    """
+    members = []
+    for name, sha256, weight in snapshot.get("loras", []):
+        if sha256 not in adapters:
+            raise ValueError(f"the snapshot's adapter {name} (SHA-256 {sha256[:12]}...) is not loaded")
+        members.append((adapters[sha256], weight))
+    return adapter_set(members)
 
 
 @torch.no_grad()
