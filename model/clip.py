@@ -29,6 +29,7 @@ from torch import Tensor
 from model.checkpoint import Checkpoint
 from model.denoise import WholeClip
 from model.image_start import first_latent
+from model.passes import Text
 from model.positions import first_picture, latent_of
 from model.sampler import spaced_timesteps
 from model.schedule import CLIP_GUIDANCE_SCALE, CLIP_STEPS, clip_scheduler
@@ -239,16 +240,15 @@ def maker_of(
     height, width = spec.height // vae.spatial_factor, spec.width // vae.spatial_factor
     image = None if spec.image is None else first_latent(vae, spec.image, spec.height, spec.width)
     scale = default_guidance_scale(checkpoint) if spec.guidance_scale is None else spec.guidance_scale
-    text = checkpoint.text.encode(spec.prompt, spec.motion_score)
+    text, mask = checkpoint.text.encode(spec.prompt, spec.motion_score)
     bidirectional = checkpoint.kind is Kind.CLIP
     guided = scale > 1 if bidirectional else scale != 1
     negative = checkpoint.text.encode_negative(spec.negative_prompt) if guided else None
     if bidirectional:
         return WholeClip(
-            checkpoint.transformer,
             checkpoint.scheduler or clip_scheduler(),
-            text=text,
-            negative=negative,
+            text=Text.of(checkpoint.transformer, text, mask),
+            negative=None if negative is None else Text.of(checkpoint.transformer, *negative),
             guidance_scale=scale,
             steps=spec.steps or CLIP_STEPS,
             shape=(frames, height, width),
@@ -263,8 +263,8 @@ def maker_of(
         steps=spec.steps,
         longsana=checkpoint.kind is Kind.LONGSANA,
         bucket=bucket,
-        text=text[0],
-        text_mask=text[1],
+        text=text,
+        text_mask=mask,
         height=height,
         width=width,
         guidance_scale=scale,

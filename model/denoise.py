@@ -15,19 +15,15 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from model.layers import TextCache
-from model.transformer import SanaVideoTransformer3DModel
-
-Embeds = tuple[Tensor, Tensor | None]
-"""Prompt embeddings (1, tokens, channels) and mask (1, tokens), 1 = read."""
+from model.passes import Text
 
 
 class WholeClip:
     """A clip under way: see `model.clip.Maker`.
 
     Args:
-        transformer: the network.
         scheduler: copied; as configured.
-        text: the prompt.
+        text: the prompt, and the transformer that reads it.
         negative: what guidance leads away from; None for no guidance.
         guidance_scale: above 1, with `negative`.
         steps: of the scheduler.
@@ -38,21 +34,20 @@ class WholeClip:
 
     def __init__(
         self,
-        transformer: SanaVideoTransformer3DModel,
         scheduler: Any,
         *,
-        text: Embeds,
-        negative: Embeds | None,
+        text: Text,
+        negative: Text | None,
         guidance_scale: float,
         steps: int,
         shape: tuple[int, int, int],
         seed: int,
         image: Tensor | None = None,
     ) -> None:
+        transformer = text.net
         self._net, self._scale = transformer, guidance_scale
-        rows = [text] if negative is None else [negative, text]
-        with torch.no_grad():
-            self._text: TextCache | None = TextCache.stack([transformer.encode_text(*row) for row in rows])
+        rows = [text.cache] if negative is None else [negative.cache, text.cache]
+        self._text: TextCache | None = TextCache.stack(rows)
         self._rows = len(rows)
         self._scheduler = copy.deepcopy(scheduler)
         self._scheduler.set_timesteps(steps, device=transformer.device)

@@ -1,0 +1,372 @@
+"""Whole clips chained to an endless stream: how a bidirectional checkpoint streams.
+
+Such a checkpoint denoises five seconds at once and has no state to roll on. So a stream of it is clips in a row: the
+last picture of a clip is encoded and is the first latent frame, given, of the next one, which then is made as
+diffusers' `SanaImageToVideoPipeline` makes it. Nothing else of a clip reaches the next: colours and motion may jump
+at the seams, and what has left the picture is forgotten. A steer takes effect at the next clip.
+
+`ChainStream` has the interface of `LatentStream`: a block is a clip. The first one has 21 latent frames (81 pictures)
+unless the config says otherwise, every later one 20 (80 pictures): its given latent frame shows the picture that was
+shown already, and is left out. Steps of a block: the link (decode the clip before to its last picture, encode that;
+none before the first), then a pass a step of the scheduler.
+
+A block carries twice the VAE's channels: latent frames, and beside each the given latent frame of its clip (zeros in
+a clip without one), which its decoding needs. `ChainVAE` decodes them.
+
+Block b draws its noise as `torch.Generator().manual_seed(seed + b)`: block 0 equals `Clip` and the pipeline of that
+seed, and block b the image-to-video pipeline with the last picture of block b - 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.adapted import NO_ADAPTERS, Adapter, AdapterSet
+from model.denoise import WholeClip
+from model.passes import Guidance, Text
+from model.snapshot import FORMAT, REQUIRED, Snapshot
+from model.stream import LatentStream, loras_of
+from model.stream import advance as advance_latents
+from model.stream_config import StreamConfig
+from model.transformer import SanaVideoTransformer3DModel
+from model.vae import DecodeState, StreamingVAE
+
+
+@dataclass
+class ChainState:
+    """What decoding one chained stream remembers."""
+
+    inner: DecodeState = field(default_factory=DecodeState)
+    position: int = 0  # the latent frame that is decoded next
+    given: Tensor | None = None  # that of the clip it is in
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of tensors held."""
+        return self.inner.nbytes
+
+    def reset(self) -> None:
+        """Forget everything; the next latent frame is the first."""
+        self.inner.reset()
+        self.position, self.given = 0, None
+
+
+class ChainVAE:
+    """Decodes what a `ChainStream` makes, each clip by itself; the interface of `StreamingVAE`.
+
+    Args:
+        vae: the checkpoint's.
+        clip: latent frames of the longest block but the first.
+    """
+
+    def __init__(self, vae: StreamingVAE, clip: int) -> None:
+        self._vae = vae
+        self.channels = 2 * vae.channels
+        self.device, self.dtype = vae.device, vae.dtype
+        self.spatial_factor, self.temporal_factor = vae.spatial_factor, vae.temporal_factor
+        self.memory_latent_frames = clip
+        """Priming from that many is exact: nothing before its clip matters to a picture."""
+        self.encode = vae.encode
+
+    def new_state(self) -> ChainState:
+        """An empty state, at latent frame 0."""
+        return ChainState(self._vae.new_state())
+
+    def decode(self, latents: Tensor, state: ChainState) -> Tensor:
+        """One latent frame (1, 2 channels, 1, h, w) to uint8 pictures (1 or 4, height, width, 3)."""
+        return self._vae.decode(self._enter(latents, state), state.inner)
+
+    def decode_yuv(self, latents: Tensor, state: ChainState) -> list[bytes]:
+        """One latent frame (1, 2 channels, 1, h, w) to I420 pictures, see `StreamingVAE`."""
+        return self._vae.decode_yuv(self._enter(latents, state), state.inner)
+
+    def _enter(self, latents: Tensor, state: ChainState) -> Tensor:
+        if latents.shape[2] != 1:
+            raise ValueError(f"latents are decoded one latent frame a call, not {latents.shape[2]}")
+        own, given = latents.chunk(2, dim=1)
+        if state.given is not None and not torch.equal(given, state.given):
+            self._vae.prime(given, state.inner, 0)
+        state.given = given.clone()
+        state.position += 1
+        return own
+
+    def prime(self, latents: Tensor, state: ChainState, first_latent: int) -> None:
+        """Make the state what it is after decoding up to latents (1, 2 channels, n, h, w).
+
+        Args:
+            latents: in order; exact with n >= `memory_latent_frames` or first_latent = 0.
+            state: whatever it held is dropped.
+            first_latent: the latent frame of latents[:, :, 0].
+        """
+        own, given = latents.chunk(2, dim=1)
+        start = count = latents.shape[2]
+        while start and torch.equal(given[:, :, start - 1], given[:, :, -1]):
+            start -= 1
+        clip = own[:, :, start:]
+        if first_latent + start > 0:
+            clip = torch.cat([given[:, :, -1:], clip], dim=2)
+        self._vae.prime(clip, state.inner, 0)
+        state.position = first_latent + count
+        state.given = given[:, :, -1:].clone()
+
+
+class ChainStream(Iterator[Tensor]):
+    """An endless iterator of clips' latents, each (1, 2 channels, frames, height, width), float32; see the module.
+
+    Args:
+        transformer: the network.
+        vae: makes and encodes the pictures that link clips.
+        scheduler: diffusers'.
+        text, text_mask: prompt embeddings (1, tokens, channels) and mask (1, tokens), 1 = read.
+        height, width: of the latents.
+        config: block lengths, passes a clip, guidance.
+        guidance_scale: None for the config's; guided above 1.
+        negative_text, negative_mask: what guidance leads away from.
+        image: latent (1, channels, 1, height, width) of a picture to start from: block 0, one latent frame long.
+        loras: adapters in force from the start, see `model.lora`.
+        adapters: where `restore` finds the adapters of a snapshot, by SHA-256; it is added to.
+        seed: 64 bits.
+
+    Raises:
+        ValueError: an argument outside its limit.
+    """
+
+    def __init__(
+        self,
+        transformer: SanaVideoTransformer3DModel,
+        vae: StreamingVAE,
+        scheduler: Any,
+        *,
+        text: Tensor,
+        text_mask: Tensor | None,
+        height: int,
+        width: int,
+        config: StreamConfig,
+        guidance_scale: float | None = None,
+        negative_text: Tensor | None = None,
+        negative_mask: Tensor | None = None,
+        image: Tensor | None = None,
+        loras: AdapterSet = NO_ADAPTERS,
+        adapters: MutableMapping[str, Adapter] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.transformer, self._vae, self._scheduler = transformer, vae, scheduler
+        self.height, self.width, self.config, self.seed = height, width, config, seed
+        self.block = config.block
+        scale = config.guidance_scale if guidance_scale is None else guidance_scale
+        self._adapters = {} if adapters is None else adapters
+        self._text = self._encode(text, text_mask, loras)
+        negative = None if negative_text is None else self._encode(negative_text, negative_mask, loras)
+        self._guidance = Guidance(scale, negative)
+        self._pending: tuple[Text, Guidance] | None = None
+        self._start = None if image is None else self._checked(image)
+        self._given: Tensor | None = None  # of the clip under way
+        self._clip: WholeClip | None = None
+        self._clean: Tensor | None = None
+        self._next_frame = self._block_index = 0
+        self._released = False
+
+    def _encode(self, embeds: Tensor, mask: Tensor | None, loras: AdapterSet) -> Text:
+        self._adapters.update({adapter.sha256: adapter for adapter, _ in loras.members})
+        return Text.of(self.transformer, embeds, mask, loras)
+
+    def _checked(self, image: Tensor) -> Tensor:
+        expected = (1, self._vae.channels, 1, self.height, self.width)
+        if tuple(image.shape) != expected:
+            raise ValueError(f"image must be a latent {expected}, not {tuple(image.shape)}")
+        return image.detach().to(self.transformer.device, torch.float32, copy=True)
+
+    # -- where it stands ---------------------------------------------------------------------------------------
+
+    @property
+    def next_frame(self) -> int:
+        """Absolute latent frame where the clip under way or to come begins."""
+        return self._next_frame
+
+    @property
+    def block_index(self) -> int:
+        """Index, from 0, of the clip under way or to come."""
+        return self._block_index
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether no clip is under way."""
+        return self._clip is None
+
+    @property
+    def next_block(self) -> int:
+        """Latent frames of the clip under way or to come, without its given one."""
+        if self._start is not None:
+            return 1
+        return self.config.first_block_latent_frames if self._block_index == 0 else self.block
+
+    @property
+    def passes_ahead(self) -> int:
+        """Steps to the end of the clip under way or to come, the link included."""
+        if self._start is not None:
+            return 0
+        if self._clip is not None:
+            return self._clip.passes_left
+        return len(self.config.timesteps) + (self._clean is not None)
+
+    # -- steering ----------------------------------------------------------------------------------------------
+
+    def steer(
+        self,
+        text: Tensor,
+        text_mask: Tensor | None = None,
+        *,
+        guidance_scale: float | None = None,
+        negative_text: Tensor | None = None,
+        negative_mask: Tensor | None = None,
+        loras: AdapterSet | None = None,
+    ) -> None:
+        """Change the prompt from the next clip not yet begun; as `LatentStream.steer`.
+
+        Raises:
+            ValueError: guidance without a negative text.
+        """
+        text_before, before = self._pending or (self._text, self._guidance)
+        loras = text_before.loras if loras is None else loras
+        negative = before.negative
+        if negative_text is not None:
+            negative = self._encode(negative_text, negative_mask, loras)
+        elif negative is not None and negative.loras != loras:
+            negative = self._encode(negative.embeds, negative.mask, loras)
+        scale = before.scale if guidance_scale is None else guidance_scale
+        self._pending = (self._encode(text, text_mask, loras), Guidance(scale, negative))
+
+    # -- snapshots ---------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """Copy of everything that the next clip depends on but a steer that has not taken effect.
+
+        Raises:
+            RuntimeError: a clip is under way.
+        """
+        if not self.at_boundary:
+            raise RuntimeError("a snapshot is taken between clips")
+        negative = self._guidance.negative
+        tensors = {
+            "text": self._text.embeds,
+            "text_mask": self._text.mask,
+            "negative_text": None if negative is None else negative.embeds,
+            "negative_mask": None if negative is None else negative.mask,
+            "clean": self._clean,
+            "image": self._start,
+        }
+        plain = {
+            "format": FORMAT,
+            "next_frame": self._next_frame,
+            "block_index": self._block_index,
+            "seed": self.seed,
+            "guidance_scale": self._guidance.scale,
+            "loras": self._text.loras.plain(),
+        }
+        return plain | {name: value.clone() for name, value in tensors.items() if value is not None}
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Stand where a snapshot of this or a like stream was taken; drops the clip under way and a waiting steer.
+
+        Raises:
+            ValueError: a snapshot of another format or another kind of stream; the stream stays as it was.
+        """
+        if snapshot.get("format") != FORMAT or not snapshot.keys() >= REQUIRED:
+            raise ValueError("not a snapshot of a known format")
+        clean, image = snapshot.get("clean"), snapshot.get("image")
+        expected = (2 * self._vae.channels, self.height, self.width)
+        if clean is not None and (clean.shape[1], *clean.shape[3:]) != expected:
+            raise ValueError(f"the snapshot's latents are {tuple(clean.shape)}")
+        loras = loras_of(snapshot, self._adapters)
+        negative = snapshot.get("negative_text")
+        if negative is not None:
+            negative = self._encode(negative, snapshot.get("negative_mask"), loras)
+        guidance = Guidance(snapshot["guidance_scale"], negative)
+        text = self._encode(snapshot["text"], snapshot.get("text_mask"), loras)
+        start = None if image is None else self._checked(image)
+        self._text, self._guidance, self._pending, self._start = text, guidance, None, start
+        self._clean = None if clean is None else clean.to(self.transformer.device, copy=True)
+        self._next_frame, self._block_index = snapshot["next_frame"], snapshot["block_index"]
+        self.seed = snapshot["seed"]
+        self._clip = self._given = None
+
+    def release(self) -> None:
+        """Free what it holds; the stream is over."""
+        self._clip = self._given = self._clean = self._start = None
+        self._released = True
+
+    # -- running -----------------------------------------------------------------------------------------------
+
+    def __next__(self) -> Tensor:
+        while (block := self.step()) is None:
+            pass
+        return block
+
+    @torch.no_grad()
+    def step(self) -> Tensor | None:
+        """The next step; the clip's latents if they are clean now.
+
+        Raises:
+            RuntimeError: it was released.
+        """
+        if self._released:
+            raise RuntimeError("the stream was released")
+        if self._start is not None:
+            image, self._start = self._start, None
+            return self._end(image)
+        if self._clip is None:
+            self._begin()
+            if self._given is not None:
+                return None
+        assert self._clip is not None
+        latents = self._clip.step()
+        if latents is None:
+            return None
+        self._clip = None
+        return self._end(latents if self._given is None else latents[:, :, 1:])
+
+    def _begin(self) -> None:
+        """Start the next clip: the steer takes effect, the picture before becomes its first latent frame."""
+        if self._pending is not None:
+            (self._text, self._guidance), self._pending = self._pending, None
+        self._given = None if self._clean is None else self._link(self._clean)
+        self._clip = WholeClip(
+            self._scheduler,
+            text=self._text,
+            negative=self._guidance.negative if self._guidance.scale > 1 else None,
+            guidance_scale=self._guidance.scale,
+            steps=len(self.config.timesteps),
+            shape=(self.next_block + (self._given is not None), self.height, self.width),
+            seed=(self.seed + self._block_index) % 2**64,
+            image=self._given,
+        )
+
+    def _link(self, block: Tensor) -> Tensor:
+        """The latent (1, channels, 1, height, width) of a clip's last picture."""
+        own, given = block.chunk(2, dim=1)
+        first = self._next_frame == block.shape[2]
+        clip = own if first else torch.cat([given[:, :, :1], own], dim=2)
+        if clip.shape[2] == 1:
+            return clip  # a picture it is already
+        state = self._vae.new_state()
+        self._vae.prime(clip[:, :, :-1], state, 0)
+        return self._vae.encode(self._vae.decode(clip[:, :, -1:], state)[-1:])
+
+    def _end(self, latents: Tensor) -> Tensor:
+        given = torch.zeros_like(latents) if self._given is None else self._given.expand_as(latents)
+        self._clean, self._given = torch.cat([latents, given], dim=1), None
+        self._next_frame += latents.shape[2]
+        self._block_index += 1
+        return self._clean.clone()
+
+
+def advance(streams: Sequence[LatentStream | ChainStream], bucket: int | None = None) -> list[Tensor | None]:
+    """Do the next step of every stream, of either kind; see `model.stream.advance`. Clips share no pass."""
+    rolling = [stream for stream in streams if isinstance(stream, LatentStream)]
+    blocks = iter(advance_latents(rolling, bucket) if rolling else [])
+    return [stream.step() if isinstance(stream, ChainStream) else next(blocks) for stream in streams]

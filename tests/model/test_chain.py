@@ -1,0 +1,142 @@
+"""Clips in a row: each equals the pipelines' clip, pictures meet at the seams, snapshots and steers at borders."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from model.chain import ChainStream, ChainVAE, advance
+from model.checkpoint import Checkpoint, load_checkpoint
+from model.clip import Clip, ClipSpec
+from model.snapshot import pack, unpack
+from model.weights import Kind
+
+FIRST, BLOCK = 4, 3
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_model: Path) -> Checkpoint:
+    loaded = load_checkpoint(tiny_model, dtype=torch.float32)
+    config = dataclasses.replace(
+        loaded.config, block_latent_frames=(BLOCK,), first_block_latent_frames=FIRST, guidance_scale=3.0
+    )
+    return dataclasses.replace(loaded, kind=Kind.CLIP, config=config)
+
+
+@pytest.fixture
+def vae(checkpoint: Checkpoint) -> ChainVAE:
+    return ChainVAE(checkpoint.vae, BLOCK)
+
+
+def texts(checkpoint: Checkpoint, prompt: str) -> dict[str, Tensor]:
+    text, mask = checkpoint.text.encode(prompt)
+    negative, negative_mask = checkpoint.text.encode_negative()
+    return {"text": text, "text_mask": mask, "negative_text": negative, "negative_mask": negative_mask}
+
+
+def chain(checkpoint: Checkpoint, prompt: str = "the sea", **options: Any) -> ChainStream:
+    return ChainStream(
+        checkpoint.transformer,
+        checkpoint.vae,
+        checkpoint.scheduler,
+        height=8,
+        width=8,
+        config=checkpoint.config,
+        **(texts(checkpoint, prompt) | {"seed": 3} | options),
+    )
+
+
+def pictures(vae: ChainVAE, blocks: list[Tensor], state: Any = None) -> Tensor:
+    state = vae.new_state() if state is None else state
+    frames = torch.cat(blocks, dim=2).split(1, dim=2)
+    return torch.cat([vae.decode(frame, state) for frame in frames])
+
+
+def clip(checkpoint: Checkpoint, seed: int, latents: int, image: Tensor | None = None) -> Tensor:
+    made = Clip(
+        checkpoint,
+        ClipSpec(prompt="the sea", seed=seed, frames=4 * latents - 3, steps=2, guidance_scale=3.0, image=image),
+    )
+    while not made.finished:
+        made.step()
+    return torch.cat(list(made.pictures()))
+
+
+def test_every_clip_is_the_pipelines_and_follows_on_the_last(checkpoint: Checkpoint, vae: ChainVAE) -> None:
+    stream = chain(checkpoint)
+    shown = pictures(vae, [next(stream) for _ in range(3)])
+    expected = clip(checkpoint, 3, FIRST)
+    for number in (1, 2):
+        following = clip(checkpoint, 3 + number, BLOCK + 1, expected[-1])
+        expected = torch.cat([expected, following[1:]])
+    assert shown.shape == expected.shape == (13 + 12 + 12, 64, 64, 3)
+    assert (shown.int() - expected.int()).abs().max() <= 1
+    assert stream.next_frame == FIRST + 2 * BLOCK
+
+
+def test_a_chain_from_a_picture(checkpoint: Checkpoint, vae: ChainVAE) -> None:
+    picture = torch.randint(0, 256, (64, 64, 3), dtype=torch.uint8)
+    stream = chain(checkpoint, image=checkpoint.vae.encode(picture[None]))
+    assert (stream.next_block, stream.passes_ahead) == (1, 0)
+    shown = pictures(vae, [next(stream), next(stream)])
+    expected = clip(checkpoint, 4, BLOCK + 1, picture)
+    assert (shown.int() - expected.int()).abs().max() <= 1
+
+
+def test_steps_are_counted(checkpoint: Checkpoint) -> None:
+    stream = chain(checkpoint)
+    for passes in (2, 3, 3):  # later clips begin with the link
+        assert (stream.at_boundary, stream.passes_ahead) == (True, passes)
+        for left in range(passes - 1, 0, -1):
+            assert advance([stream]) == [None]
+            assert (stream.at_boundary, stream.passes_ahead) == (False, left)
+        (block,) = advance([stream])
+        assert block is not None
+    stream.release()
+    with pytest.raises(RuntimeError, match="released"):
+        next(stream)
+
+
+def test_a_steer_takes_effect_at_the_next_clip(checkpoint: Checkpoint) -> None:
+    plain, steered = chain(checkpoint), chain(checkpoint)
+    steered.step()
+    steered.steer(**texts(checkpoint, "snowy mountains"))
+    assert torch.equal(next(plain), next(steered))
+    assert not torch.equal(next(plain), next(steered))
+    unguided = chain(checkpoint, guidance_scale=1.0)
+    assert not torch.equal(next(unguided), next(chain(checkpoint)))
+
+
+@pytest.mark.parametrize("clips", [0, 1, 2])
+def test_a_restored_chain_goes_on_alike(checkpoint: Checkpoint, clips: int) -> None:
+    stream = chain(checkpoint)
+    for _ in range(clips):
+        next(stream)
+    data = pack(stream.snapshot())
+    expected = next(stream)
+    other = chain(checkpoint, "snowy mountains", seed=9)
+    other.step()
+    with pytest.raises(RuntimeError, match="between clips"):
+        other.snapshot()
+    other.restore(unpack(data))
+    assert torch.equal(next(other), expected)
+    with pytest.raises(ValueError, match="not a snapshot"):
+        other.restore({"format": 0})
+
+
+@pytest.mark.parametrize("start", range(1, FIRST + 2 * BLOCK))
+def test_priming_is_exact(checkpoint: Checkpoint, vae: ChainVAE, start: int) -> None:
+    stream = chain(checkpoint, guidance_scale=1.0)
+    latents = torch.cat([next(stream) for _ in range(3)], dim=2)
+    whole, primed = vae.new_state(), vae.new_state()
+    pictures(vae, [latents[:, :, :start]], whole)
+    first = max(0, start - vae.memory_latent_frames)
+    vae.prime(latents[:, :, first:start], primed, first)
+    assert primed.position == whole.position == start
+    rest = latents[:, :, start:]
+    assert (pictures(vae, [rest], primed).int() - pictures(vae, [rest], whole).int()).abs().max() <= 1
