@@ -33,6 +33,8 @@ OUTLIER = 2.0
 SHARED = 1.5
 """Among other streams a steered block may be seen to take longer, but the worker also lets it wait because it can:
 so what is seen counts up to this many times the work."""
+SHARED_CUT = 2.0
+"""The same where blocks may be cut: a steer then finds no boundary half a block away that gives it slack."""
 MOST = 4.0
 """C grows to at most this many times its value at warm-up, however slow the worker gets: it bounds what is decoded
 ahead, and a worker that slow can't keep up anyway."""
@@ -61,6 +63,7 @@ class Costs:
     def __init__(self, timings: Timings, blocks: Blocks, rate_hz: float) -> None:
         self._passes = timings.passes + 1
         self._latents = {blocks.default, blocks.steer or blocks.default}
+        self._shared = SHARED_CUT if blocks.cuts else SHARED
         self._latent_s = PICTURES_PER_LATENT / rate_hz
         self._block = Estimate(timings.block_s)
         self._decode = Estimate(timings.decode_s)
@@ -102,7 +105,7 @@ class Costs:
 
     def _lock_s(self) -> float:
         alone_s = self.steer_block_s + self.pass_s
-        steer_s = min(max(alone_s, self._steer.value_s), SHARED * alone_s)
+        steer_s = min(max(alone_s, self._steer.value_s), self._shared * alone_s)
         overloads_s = (MARGIN * (self.block_s + n * self.decode_s) - n * self._latent_s for n in self._latents)
         return MARGIN * (steer_s + self.decode_s) + SLACK_S + max(0.0, *overloads_s)
 

@@ -233,7 +233,7 @@ class Playback:
         if block.block > 0 and length == timeline.blocks.default and block.compute_s > 0:
             self.pacer.costs.saw_block(block.compute_s)
         steer = self.steering.clean(block, self._loop.time(), self.player.running)
-        if block.first_latent >= timeline.blocks.floor(timeline.next_latent):
+        if block.first_latent + block.latents >= timeline.next_latent:
             self._reports.block(block, steer.prompt)
 
     def _send_credit(self) -> None:

@@ -131,6 +131,33 @@ def test_mixed_block_lengths() -> None:
     assert close(blocks, expected) < 2e-5
 
 
+def test_a_block_that_is_cut_is_committed_as_the_shorter_one() -> None:
+    """The next block is what the authors' loop makes after a block of that length with those latents."""
+    _, net = make_nets()
+    text = make_text(1)
+    cut, whole = make_stream(net, text, block=3), make_stream(net, text, block=3)
+    with pytest.raises(RuntimeError, match="cut before the next"):
+        cut.cut(1)
+    first, second = next(cut), next(cut)
+    cut.cut(2)
+    assert (cut.next_frame, cut.block_index) == (5, 2)
+    # The same past, given as blocks of three and two latent frames.
+    state = whole.snapshot()
+    assert torch.equal(next(whole), first)
+    advance([whole])  # commits it
+    committed = whole.pool.read(whole.slots[0])
+    state |= {f"slot0.{name}": value for name, value in committed.items()}
+    state |= {"clean": second[:, :, :2].contiguous(), "next_frame": 5, "block_index": 2}
+    whole.restore(state)
+    assert torch.equal(next(cut), next(whole))
+    for frames in (0, 4):
+        with pytest.raises(ValueError, match="1 to 3"):
+            cut.cut(frames)
+    advance([cut])
+    with pytest.raises(RuntimeError, match="cut before the next"):
+        cut.cut(1)
+
+
 def test_euler_integrates_the_flow() -> None:
     theirs, net = make_nets()
     text, noise = make_text(1), make_noise(5, 4, H, W)

@@ -53,6 +53,10 @@ def test_what_the_file_says_arrives(tmp_path: Path) -> None:
         ("block_latent_frames", 3),
         ("block_latent_frames", ["3"]),
         ("first_block_latent_frames", 0),
+        ("steer_block_latent_frames", 0),
+        ("steer_block_latent_frames", 10),  # without cut_blocks
+        ("cut_blocks", 1),
+        ("cut_blocks", True),  # with blocks of ten latent frames only
         ("sampler", "ddim"),
         ("timesteps", []),
         ("timesteps", [500, 1000]),
@@ -79,6 +83,20 @@ def test_a_bad_field_is_named(tmp_path: Path, field: str, value: Any) -> None:
     (tmp_path / "stream.json").write_text(json.dumps({field: value}))
     with pytest.raises(ValueError, match=field):
         StreamConfig.load(tmp_path)
+
+
+def test_blocks_may_be_cut_where_every_shorter_length_was_trained() -> None:
+    raw = {"block_latent_frames": [3, 1, 2], "cut_blocks": True, "steer_block_latent_frames": 2}
+    config = StreamConfig.from_dict(raw)
+    assert (config.block, config.steer_block_latent_frames, config.cut_blocks) == (3, 2, True)
+    for field, value, message in (
+        ("steer_block_latent_frames", 4, r"one of block_latent_frames"),
+        ("block_latent_frames", [3, 2], r"cut_blocks: .* lists 1 to 2"),
+        ("first_block_latent_frames", 5, r"cut_blocks: .* lists 1 to 4"),
+        ("cut_blocks", False, r"steer_block_latent_frames: 2 .* with cut_blocks"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            StreamConfig.from_dict(raw | {field: value})
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "\x00"])

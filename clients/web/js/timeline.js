@@ -63,13 +63,17 @@ export class Timeline {
   }
 
   /**
-   * A block is made; it may be made again as long as it isn't shown.
+   * A block is made; it may be made again as long as it isn't shown, and a steer may cut it while it is.
    * @param {Record<string, any>} data of `block.ready`
    */
   ready(data) {
     const first = data.first_picture;
     const old = this.#blocks.get(first);
-    if (old?.still) return;
+    if (old?.still) {
+      old.pictures = data.pictures;
+      old.node.style.setProperty("--d", String(data.pictures / this.clock.rate));
+      return;
+    }
     old?.node.remove();
     const node = h("div.block", { role: "option", id: `block-${data.block}`, "aria-selected": "false" });
     node.style.setProperty("--t", String(first / this.clock.rate));

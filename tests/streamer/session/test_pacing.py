@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 
+import msgspec
 import pytest
 from scripted_engine import ScriptedEngine, ScriptedHub, ready, uniform_jitter, video
 from virtual_clock import run
@@ -106,6 +107,54 @@ def test_a_steer_for_later_takes_the_first_boundary_at_or_past_its_picture() -> 
     assert [pacer.boundary(picture) for picture in (1, 9, 10, 21, 22)] == [3, 3, 6, 6, 9]
 
 
+def test_where_blocks_may_be_cut_each_latent_frame_locks() -> None:
+    blocks = Blocks(3, 3, 2, True)
+    timeline = Timeline(blocks, 16, denoised=12)
+    pacer = Pacer(timeline, Costs(TIMINGS, blocks, 16))
+    due_s = 13 / 16  # picture 13 is the first of latent frame 4
+    assert not pacer.lock(9 / 16 - pacer.costs.lock_s - 0.001, 0.0)
+    assert pacer.boundary() == 3
+    assert pacer.lock(due_s - pacer.costs.lock_s - 0.001, 0.0)
+    assert (timeline.locked, pacer.boundary()) == (4, 4)
+    assert pacer.lock(due_s - pacer.costs.lock_s + 0.001, 0.0)
+    assert (timeline.locked, pacer.boundary()) == (5, 5)
+
+
+def test_a_block_that_is_not_clean_is_not_cut() -> None:
+    blocks = Blocks(3, 3, 2, True)
+    timeline = Timeline(blocks, 16, locked=7, denoised=6)
+    pacer = Pacer(timeline, Costs(TIMINGS, blocks, 16))
+    assert pacer.boundary() == 9
+    timeline.denoised = 9
+    assert pacer.boundary() == 7
+    blocks.places[:] = [7]
+    timeline.denoised = 7  # the steer's own block is being made
+    timeline.locked = 8
+    assert pacer.boundary() == 9
+    assert pacer.boundary(picture=first_picture(10)) == 12
+
+
+def test_a_steer_waits_for_the_decodes_that_are_owed() -> None:
+    blocks = Blocks(3, 3, 2, True)
+    timeline = Timeline(blocks, 16, locked=9, denoised=15, next_latent=8)
+    pacer = Pacer(timeline, Costs(TIMINGS, blocks, 16))
+    due_s = first_picture(9) / 16
+    need_s = pacer.costs.lock_s + MARGIN * TIMINGS.decode_s
+    assert pacer.boundary(0, due_s - need_s - 0.001, 0.0) == 9
+    assert pacer.boundary(0, due_s - need_s + 0.001, 0.0) == 10
+
+
+def test_a_short_block_after_a_steer_locks_sooner_unless_the_next_one_does_not_fit() -> None:
+    quick = Timings(first_block_s=1.0, pass_s=0.05, passes=4, decode_s=0.03, steer_pass_s=0.03)
+    whole = MARGIN * (6 * 0.05 + 0.03) + SLACK_S
+    alike = msgspec.structs.replace(quick, steer_pass_s=None)
+    assert Costs(alike, Blocks(3, 3, None, True), 16).lock_s == pytest.approx(whole)
+    short = MARGIN * (2 * 0.05 + 4 * 0.03 + 0.03) + SLACK_S
+    assert Costs(quick, Blocks(3, 3, 2, True), 16).lock_s == pytest.approx(short)
+    overload_s = MARGIN * (5 * 0.05 + 0.03) - 4 / 16
+    assert Costs(quick, Blocks(3, 3, 1, True), 16).lock_s == pytest.approx(short + overload_s)
+
+
 def test_credit_decodes_what_is_locked_and_bounds_the_lead() -> None:
     timeline = Timeline(BLOCKS, 16)
     pacer = Pacer(timeline, Costs(TIMINGS, BLOCKS, 16), lead_s=1.5)
@@ -160,15 +209,40 @@ def test_random_steers_and_jitter_give_no_underrun_and_bounded_latency(machine: 
     run(scenario())
 
 
+@pytest.mark.parametrize("machine", [name for name in MACHINES if name.startswith("cuts")])
+def test_where_blocks_may_be_cut_a_lone_steer_waits_for_a_latent_frame_not_for_a_block(machine: str) -> None:
+    info = MACHINES[machine]
+
+    async def scenario() -> None:
+        _engine, session, hub = await _live(info, None)
+        dice = random.Random(1)
+        steers = []
+        await asyncio.sleep(6)
+        for number in range(20):
+            await asyncio.sleep(dice.uniform(2, 3) * 16 / session.rate_hz)
+            lock_s = session.lock_s
+            steers.append((lock_s, session.steer(f"prompt {number}")))
+        await asyncio.sleep(5)
+        latencies_s = [steer.latency_s - lock_s for lock_s, steer in steers if steer.latency_s is not None]
+        assert len(latencies_s) == 20
+        assert max(latencies_s) <= 4 / session.rate_hz + 1 / session.rate_hz
+        assert session.underruns == 0
+        _check_video(session, hub, info)
+        await session.end()
+
+    run(scenario())
+
+
 @pytest.mark.parametrize(("streams", "pass_s", "decode_s"), [(2, 0.04, 0.03), (4, 0.02, 0.01)])
+@pytest.mark.parametrize("cuts", [False, True])
 @pytest.mark.parametrize("seed", range(2))
 def test_streams_that_fill_the_worker_are_all_steered_without_an_underrun(
-    streams: int, pass_s: float, decode_s: float, seed: int
+    streams: int, pass_s: float, decode_s: float, seed: int, cuts: bool
 ) -> None:
     """They keep three quarters of it busy, so jitter is a little less than what one stream alone can bear."""
 
     async def scenario() -> None:
-        info = ready(capacity=streams, pass_s=pass_s, decode_s=decode_s)
+        info = ready(capacity=streams, pass_s=pass_s, decode_s=decode_s, cuts=cuts)
         sessions = Sessions(ScriptedEngine(info, uniform_jitter(seed, 1 / 1.15, 1.15)), Settings(), ScriptedHub)
         all_ = []
         for number in range(streams):

@@ -18,17 +18,17 @@ from streamer.session.manager import Sessions
 from streamer.session.session import Session
 from streamer.session.spec import CreateStream
 from streamer.session.states import TRANSITIONS, Status
-from streamer.session.steers import KEPT_STEERS, MAX_PENDING, SteerStatus
+from streamer.session.steers import KEPT_STEERS, MAX_PENDING, Steer, SteerStatus
 from streamer.settings import Settings
 
 
 class Stage:
     """A server with one stream."""
 
-    def __init__(self, *, capacity: int = 1, main: bool = False, **wanted: object) -> None:
+    def __init__(self, *, capacity: int = 1, main: bool = False, cuts: bool = False, **wanted: object) -> None:
         # Two streams need a machine that holds two.
         speed = {} if capacity == 1 else {"pass_s": 0.02, "decode_s": 0.01}
-        self.engine = ScriptedEngine(ready(capacity=capacity, **speed))
+        self.engine = ScriptedEngine(ready(capacity=capacity, cuts=cuts, steer=2 if cuts else None, **speed))
         self.sessions = Sessions(self.engine, Settings(prompt="main prompt", seed=3), ScriptedHub)
         self._wanted = {"prompt": "start", "seed": 1} | wanted
         self._main = main
@@ -232,6 +232,66 @@ async def test_cancelling_a_steer_that_is_made_already_makes_the_old_prompt_anew
     session.cancel_steer(later.id)
     assert session._playback.timeline.denoised <= later.at_latent
     await asyncio.sleep(4)
+    assert session.underruns == 0
+    stage.check_video()
+
+
+async def cutting(stage: Stage) -> Steer:
+    """A steer that is queued inside a block; the boundary after that is three latent frames past `floor`."""
+    session = await stage.live()
+    blocks = session._playback.timeline.blocks
+    while True:
+        steer = session.steer("night falls")
+        if blocks.floor(steer.at_latent - 1) + 3 != steer.at_latent:
+            return steer
+        session.cancel_steer(steer.id)
+        await asyncio.sleep(0.1)
+
+
+@virtual
+async def test_a_steer_that_cuts_a_block_is_told_with_what_is_left_of_it() -> None:
+    stage = Stage(cuts=True)
+    steer = await cutting(stage)
+    await until(lambda: steer.status is SteerStatus.RELEASED)
+    blocks: dict[int, int] = {}
+    for event in await stage.events():
+        if event.type == "steer.queued":
+            blocks = {first: count for first, count in blocks.items() if first < event.data["at_picture"]}
+        elif event.type == "block.ready":
+            blocks[event.data["first_picture"]] = event.data["pictures"]
+    assert blocks[steer.at_picture] == 8
+    assert all(first + count in blocks for first, count in sorted(blocks.items())[:-1]), "no gap, no overlap"
+    assert any(json.loads(line).get("at_latent") == steer.at_latent for line in stage.session.log_lines())
+    stage.check_video()
+
+
+@virtual
+async def test_a_cut_that_is_taken_back_before_it_locks_leaves_no_trace() -> None:
+    stage = Stage(cuts=True)
+    steer = await cutting(stage)
+    await asyncio.sleep(0.01)
+    stage.session.cancel_steer(steer.id)
+    await asyncio.sleep(4)
+    assert stage.session.underruns == 0
+    assert len(stage.session.log_lines()) == 1
+    stage.check_video()
+
+
+@virtual
+async def test_a_cut_is_superseded_before_its_lock_and_stands_after_it() -> None:
+    stage = Stage(cuts=True)
+    first = await cutting(stage)
+    session = stage.session
+    second = session.steer("rain")
+    assert (second.at_latent, first.status) == (first.at_latent, SteerStatus.SUPERSEDED)
+    await until(lambda: second.status is SteerStatus.LOCKED)
+    after = session.steer("snow")
+    assert after.at_latent == second.at_latent + 2, "its block is still being made, so it isn't cut"
+    session.cancel_steer(after.id)
+    await until(lambda: session._playback.timeline.denoised >= second.at_latent + 2)
+    again = session.steer("snow")
+    assert again.at_latent > second.at_latent
+    await until(lambda: again.status is SteerStatus.RELEASED)
     assert session.underruns == 0
     stage.check_video()
 
@@ -620,6 +680,26 @@ async def test_a_stream_from_a_log_makes_the_same_video_and_the_same_log() -> No
     steer = again.steer("elsewhere")
     await until(lambda: steer.status is SteerStatus.RELEASED)
     assert again.hub.pictures == video(again.log_lines(), again.picture + 1, stage.engine.info)
+
+
+@virtual
+async def test_a_log_with_cuts_makes_the_same_video_where_blocks_may_be_cut() -> None:
+    stage = Stage(cuts=True)
+    session = await stage.live()
+    for number in range(9):
+        session.steer(f"prompt {number}")
+        await asyncio.sleep(0.31 + 0.07 * number)
+    await asyncio.sleep(2)
+    recipe, shown = session.log_lines(), stage.hub.pictures
+    await session.end()
+    again = stage.sessions.create(CreateStream(log="\n".join(recipe)))
+    again.hub.join()
+    await until(lambda: again.picture + 1 >= len(shown))
+    assert again.hub.pictures[: len(shown)] == shown
+    assert again.log_lines() == recipe
+    assert again.underruns == 0
+    with pytest.raises(LogError, match="no block boundary"):
+        Stage().sessions.create(CreateStream(log="\n".join(recipe)))
 
 
 @virtual
