@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from model.source import CheckpointError, download, is_hub_id
@@ -51,6 +52,24 @@ class LoraOption:
         if not -MAX_WEIGHT <= weight <= MAX_WEIGHT:
             raise AdapterError(f"--lora {text}: the weight must be {-MAX_WEIGHT:g} to {MAX_WEIGHT:g}")
         return cls(name, path, weight)
+
+
+def located(texts: Sequence[str]) -> list[LoraOption]:
+    """What the command line says of adapters, each with its file as its path.
+
+    Raises:
+        AdapterError: names the option.
+    """
+    options = [LoraOption.parse(text) for text in texts]
+    found: dict[str, LoraOption] = {}
+    for option in options:
+        if option.name in found:
+            raise AdapterError(f"--lora {option.name}: there are two of that name")
+        try:
+            found[option.name] = replace(option, path=str(adapter_file(option.path)))
+        except AdapterError as error:
+            raise AdapterError(f"--lora {option.name}: {error}") from error
+    return list(found.values())
 
 
 def adapter_file(path: str | Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 WINDOW_BLOCKS = 4096
-FLAGS = ("vae_dtype", "text_dtype", "text_offload", "precision", "window")
+FLAGS = ("vae_dtype", "text_dtype", "text_offload", "precision", "window", "lora")
 """Those that `serve` hands on as they are, by their names in the parsed arguments."""
 
 
@@ -27,6 +27,13 @@ def add_loading_options(parser: argparse.ArgumentParser) -> None:
         type=window,
         metavar="BLOCKS",
         help="blocks a stream remembers, or none for all (default: the model's)",
+    )
+    add(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="NAME=PATH[:WEIGHT]",
+        help="an adapter: .safetensors, folder or Hugging Face id; WEIGHT (default 1) is on new streams",
     )
 
 
@@ -50,6 +57,8 @@ def worker_arguments(args: argparse.Namespace) -> tuple[str, ...]:
         value, flag = getattr(args, name), f"--{name.replace('_', '-')}"
         if value is True:
             found.append(flag)
+        elif isinstance(value, list):
+            found += [part for each in value for part in (flag, each)]
         elif value not in (None, False):
             found += [flag, str(value)]
     return tuple(found)

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from streamer.engine.child import Child
+from streamer.engine.loras import Loras
 from streamer.engine.protocol import (
     PROTOCOL_VERSION,
     Decoder,
+    LoraFailed,
+    LoraLoaded,
     Message,
     Progress,
     ProtocolError,
@@ -65,6 +68,7 @@ class Engine:
         vocabulary: What the checkpoint knows, told before the worker is warm.
         stats: The last statistics of the worker that is up.
         restarts: How many times the worker was started again.
+        loras: The adapters.
     """
 
     def __init__(self, arguments: list[str], rate_hz: float | None) -> None:
@@ -73,6 +77,7 @@ class Engine:
         self.vocabulary: dict[str, list[dict[str, Any]]] | None = None
         self.stats: Stats | None = None
         self.restarts = 0
+        self.loras = Loras(self.send)
         self._arguments = arguments
         self._rate_hz = rate_hz
         self._listeners: dict[str, Listener] = {}
@@ -206,6 +211,7 @@ class Engine:
             self.ready = self.stats = None
             if was_ready:
                 self._settled.clear()
+                self.loras.worker_down("the model worker is gone")
             reason = await child.end()
         return was_ready, problem or reason
 
@@ -217,12 +223,15 @@ class Engine:
             case Ready():
                 if message.version != PROTOCOL_VERSION:
                     raise EngineError(f"version {message.version}, ours is {PROTOCOL_VERSION}")
-                self.ready = message
                 self._rate_hz = message.rate_hz
+                self.ready = message  # from here on messages are sent
+                self.ready = message = self.loras.worker_up(message)
                 self._settled.set()
                 _call(self._on_up, message)
             case Stats():
                 self.stats = message
+            case LoraLoaded() | LoraFailed():
+                self.loras.receive(message)
             case _:
                 listener = self._listeners.get(message.stream)
                 if listener is not None:

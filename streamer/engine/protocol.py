@@ -24,6 +24,9 @@ Server to worker:
     `Close` ends the stream and frees its slot, or ends the clip.
     `OpenClip` makes a clip, whole, in the time that streams leave. A worker makes one at a time: another is answered
     `Failed`. `ClipCredit` is cumulative: send pictures below `pictures_until`. No credit, no work.
+    `LoadLora` loads an adapter beside the running streams, answered by `LoraLoaded` or `LoraFailed`; with `sha256`
+    (a restarted worker's first messages) it is loaded before the next message is read, and fails if it is another
+    one. `DropLora` forgets one that no stream's steers name.
 
 Worker to server:
     `Progress` while it loads and warms up, then `Ready` once. `Opened` when a stream holds a slot.
@@ -68,6 +71,34 @@ class Message(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     """Base of all messages; the tag is the class name."""
 
 
+class Lora(msgspec.Struct, frozen=True, kw_only=True):
+    """An adapter in force. What it is says its hash; the name is for people."""
+
+    name: str
+    weight: float
+    sha256: str
+
+
+class LoraInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """An adapter that the worker has loaded."""
+
+    name: str
+    sha256: str
+    """Hexadecimal, of its file."""
+    weight: float
+    """What a new stream has of it where nobody said; 0: nothing."""
+    rank: int
+    layers: int
+    nbytes: int
+
+
+def by_default(infos: dict[str, LoraInfo]) -> tuple[Lora, ...]:
+    """The adapters that a new stream has where nobody said."""
+    return tuple(
+        Lora(name=info.name, weight=info.weight, sha256=info.sha256) for info in infos.values() if info.weight != 0
+    )
+
+
 class Steer(msgspec.Struct, frozen=True, kw_only=True):
     """What is in force from latent frame `at_latent` on. The first one of a stream stands at 0."""
 
@@ -76,6 +107,8 @@ class Steer(msgspec.Struct, frozen=True, kw_only=True):
     motion_score: int | None = None
     negative_prompt: str | None = None
     guidance_scale: float | None = None
+    loras: tuple[Lora, ...] = ()
+    """All adapters in force."""
 
 
 class Open(Message, frozen=True, kw_only=True):
@@ -148,6 +181,18 @@ class ClipCredit(Message, frozen=True, kw_only=True):
     pictures_until: int
 
 
+class LoadLora(Message, frozen=True, kw_only=True):
+    name: str
+    path: str
+    weight: float
+    sha256: str | None = None
+    """What it must be, where it was loaded before."""
+
+
+class DropLora(Message, frozen=True, kw_only=True):
+    sha256: str
+
+
 class Progress(Message, frozen=True, kw_only=True):
     fraction: float
     what: str
@@ -204,6 +249,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     vocabulary: dict[str, list[dict[str, Any]]]
     clips: ClipInfo | None = None
     """None: it makes none."""
+    loras: dict[str, LoraInfo] = {}
+    """Adapters by name. In the server this is the engine's own dict, which follows what is loaded and dropped."""
 
 
 class Timings(msgspec.Struct, frozen=True, kw_only=True):
@@ -301,6 +348,15 @@ class ClipDone(Message, frozen=True, kw_only=True):
     epoch: int
 
 
+class LoraLoaded(Message, frozen=True, kw_only=True):
+    info: LoraInfo
+
+
+class LoraFailed(Message, frozen=True, kw_only=True):
+    name: str
+    reason: str
+
+
 class Failed(Message, frozen=True, kw_only=True):
     stream: str
     epoch: int
@@ -319,7 +375,7 @@ class Stats(Message, frozen=True, kw_only=True):
     rss_bytes: int
 
 
-ToWorker = Open | Reschedule | Credit | TakeSnapshot | Close | OpenClip | ClipCredit
+ToWorker = Open | Reschedule | Credit | TakeSnapshot | Close | OpenClip | ClipCredit | LoadLora | DropLora
 ToServer = (
     Progress
     | Ready
@@ -330,6 +386,8 @@ ToServer = (
     | ClipProgress
     | ClipPictures
     | ClipDone
+    | LoraLoaded
+    | LoraFailed
     | Failed
     | Stats
 )

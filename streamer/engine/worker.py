@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from streamer.engine.budget import capacity, choose_rate, picture_s
 from streamer.engine.link import Link
 from streamer.engine.options import add_loading_options
-from streamer.engine.protocol import CANNOT_START_EXIT, PROTOCOL_VERSION, ModelInfo, Progress, Ready
+from streamer.engine.protocol import CANNOT_START_EXIT, PROTOCOL_VERSION, LoraInfo, ModelInfo, Progress, Ready
 
 if TYPE_CHECKING:
     from model.checkpoint import Checkpoint
@@ -73,12 +73,14 @@ def run(link: Link, options: argparse.Namespace) -> int:
         _StartError: a bad checkpoint or device.
     """
     from model.loading import loading as loading_of
+    from model.lora_source import located
     from model.source import CheckpointError, display_name, resolve
 
     name = display_name(options.model)
     try:
         with _telling(link, f"fetching {name}"):
             source = resolve(options.model)  # what is wrong is told at once, before seconds of imports
+            adapters = located(options.lora)
     except CheckpointError as error:
         raise _StartError(str(error)) from error
     link.send(Progress(fraction=0.05, what="importing torch"))
@@ -99,6 +101,7 @@ def run(link: Link, options: argparse.Namespace) -> int:
     link.send(Progress(fraction=0.2, what="importing the model", vocabulary=_vocabulary(source.folder)))
     from model.checkpoint import load_checkpoint
     from model.weights import Kind
+    from streamer.engine import worker_loras
     from streamer.engine.worker_loop import WorkerLoop
     from streamer.engine.worker_stream import Models
     from streamer.engine.worker_warmup import warm_up
@@ -106,6 +109,7 @@ def run(link: Link, options: argparse.Namespace) -> int:
     link.send(Progress(fraction=0.5, what=f"loading {name}"))
     try:
         models = Models(load_checkpoint(source, **loading))
+        loras = worker_loras.load_all(models, adapters)
     except CheckpointError as error:
         raise _StartError(str(error)) from error
     if models.checkpoint.kind is Kind.CLIP:
@@ -115,7 +119,7 @@ def run(link: Link, options: argparse.Namespace) -> int:
         options.batch,
         lambda share, what: link.send(Progress(fraction=0.7 + 0.3 * share, what=what)),
     )
-    ready, why = _ready(models.checkpoint, measured, options)
+    ready, why = _ready(models.checkpoint, measured, options, loras)
     link.send(Progress(fraction=1.0, what=why))
     link.send(ready)
     WorkerLoop(link, models, ready, measured.bucket).run()
@@ -149,7 +153,9 @@ def _vocabulary(folder: Path) -> dict[str, list[dict[str, Any]]] | None:
         return None  # the loader says what is wrong with it
 
 
-def _ready(checkpoint: Checkpoint, measured: Measured, options: argparse.Namespace) -> tuple[Ready, str]:
+def _ready(
+    checkpoint: Checkpoint, measured: Measured, options: argparse.Namespace, loras: dict[str, LoraInfo]
+) -> tuple[Ready, str]:
     from model.source import display_name
     from streamer.engine.worker_clip import clip_info
     from streamer.engine.worker_warmup import slots
@@ -193,6 +199,7 @@ def _ready(checkpoint: Checkpoint, measured: Measured, options: argparse.Namespa
         prompt=config.prompt,
         vocabulary=config.to_dict()["vocabulary"],
         clips=clip_info(checkpoint),
+        loras=loras,
     )
     ready = Ready(
         version=PROTOCOL_VERSION,

@@ -11,12 +11,15 @@ import psutil
 from torch import Tensor
 
 from model.stream import advance
+from streamer.engine import worker_loras
 from streamer.engine.link import Link
 from streamer.engine.protocol import (
     ClipCredit,
     Close,
     Credit,
+    DropLora,
     Failed,
+    LoadLora,
     Message,
     Open,
     OpenClip,
@@ -83,6 +86,12 @@ class WorkerLoop:
             return
         if isinstance(message, OpenClip):
             self._open_clip(message)
+            return
+        if isinstance(message, LoadLora):
+            worker_loras.handle(self._models, message, self._link.send)
+            return
+        if isinstance(message, DropLora):
+            self._models.adapters.pop(message.sha256, None)
             return
         if self._clip is not None and message.stream == self._clip.id:
             match message:

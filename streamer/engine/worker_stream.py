@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from model.adapted import Adapter, AdapterSet, adapter_set
 from model.checkpoint import Checkpoint
 from model.image_start import first_latent
 from model.snapshot import Snapshot, pack, unpack
@@ -34,10 +35,13 @@ class StreamError(Exception):
 
 @dataclass
 class Models:
-    """What all streams of a worker share: the checkpoint, and a pool of slots a latent size."""
+    """What all streams of a worker share: the checkpoint, a pool of slots a latent size, adapters by SHA-256."""
 
     checkpoint: Checkpoint
     pools: dict[tuple[int, int], StatePool] = field(default_factory=dict)
+    adapters: dict[str, Adapter] = field(default_factory=dict)
+    default_loras: tuple[protocol.Lora, ...] = ()
+    """What a new stream has where nobody said, as far as the worker was started with it."""
 
     def pool(self, height: int, width: int) -> StatePool:
         """The pool for latents of this size, in latent pixels."""
@@ -55,7 +59,20 @@ class Models:
         if scale != 1:
             negative, negative_mask = text.encode_negative(steer.negative_prompt or "")
             arguments |= {"negative_text": negative, "negative_mask": negative_mask}
+        if self.adapters or steer.loras:
+            arguments["loras"] = self.loras(steer)
         return arguments
+
+    def loras(self, steer: Steer) -> AdapterSet:
+        """The adapters that a steer puts into force.
+
+        Raises:
+            StreamError: one of them is not loaded.
+        """
+        for lora in steer.loras:
+            if lora.sha256 not in self.adapters:
+                raise StreamError(f"adapter {lora.name} (SHA-256 {lora.sha256[:12]}...) is not loaded")
+        return adapter_set((self.adapters[lora.sha256], lora.weight) for lora in steer.loras)
 
 
 @dataclass(eq=False)
@@ -129,6 +146,7 @@ class WorkerStream:
             image=None if message.image is None or message.snapshot else self._first_latent(message),
             pool=pool,
             config=config,
+            adapters=models.adapters,
             **models.texts(self._steer),
         )
         try:
@@ -313,7 +331,7 @@ class WorkerStream:
         frontier.block_start = latents.next_frame
         frontier.block_latents = latents.next_block
         frontier.passes_left = latents.passes_ahead
-        frontier.shape = (latents.height, latents.width, latents.next_block)
+        frontier.shape = (latents.height, latents.width, latents.next_block, self._steer.loras)
 
     def _boundary_at(self, latent: int) -> Boundary:
         """The boundary that stands at a latent frame, or that a cut can put there."""

@@ -119,7 +119,7 @@ def _passes(models: Models, bucket: int) -> tuple[float, float, float]:
         first_timesteps=config.timesteps[:1],
         pool=models.pool(height, width),
         config=config,
-        **models.texts(Steer(at_latent=0, prompt="warming up")),
+        **models.texts(Steer(at_latent=0, prompt="warming up", loras=models.default_loras)),
     )
 
     def timed(count: int) -> list[float]:
