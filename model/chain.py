@@ -27,14 +27,18 @@ import torch
 from torch import Tensor
 
 from model.adapted import NO_ADAPTERS, Adapter, AdapterSet
+from model.checkpoint import Checkpoint
 from model.denoise import WholeClip
 from model.passes import Guidance, Text
+from model.schedule import clip_scheduler
 from model.snapshot import FORMAT, REQUIRED, Snapshot
+from model.state import StatePool
 from model.stream import LatentStream, loras_of
 from model.stream import advance as advance_latents
 from model.stream_config import StreamConfig
 from model.transformer import SanaVideoTransformer3DModel
 from model.vae import DecodeState, StreamingVAE
+from model.weights import Kind
 
 
 @dataclass
@@ -370,3 +374,30 @@ def advance(streams: Sequence[LatentStream | ChainStream], bucket: int | None = 
     rolling = [stream for stream in streams if isinstance(stream, LatentStream)]
     blocks = iter(advance_latents(rolling, bucket) if rolling else [])
     return [stream.step() if isinstance(stream, ChainStream) else next(blocks) for stream in streams]
+
+
+def open_stream(
+    checkpoint: Checkpoint, *, pool: StatePool | None = None, **options: Any
+) -> LatentStream | ChainStream:
+    """A stream of a checkpoint, the way it streams.
+
+    Args:
+        checkpoint: what to run.
+        pool: where the state of a `LatentStream` lives.
+        options: further arguments of `LatentStream` or `ChainStream`; `config` is the checkpoint's unless given.
+
+    Raises:
+        ValueError: an argument outside its limit.
+    """
+    options.setdefault("config", checkpoint.config)
+    if checkpoint.kind is not Kind.CLIP:
+        return LatentStream(checkpoint.transformer, pool=pool, **options)
+    scheduler = checkpoint.scheduler or clip_scheduler()
+    return ChainStream(checkpoint.transformer, checkpoint.vae, scheduler, **options)
+
+
+def stream_vae(checkpoint: Checkpoint) -> StreamingVAE | ChainVAE:
+    """What decodes a checkpoint's streams."""
+    if checkpoint.kind is not Kind.CLIP:
+        return checkpoint.vae
+    return ChainVAE(checkpoint.vae, checkpoint.config.block)

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from model.convert import convert
 from model.devices import Placement, default_dtype
 from model.precision import Precision
-from model.schedule import load_scheduler
+from model.schedule import clip_config, load_scheduler
 from model.source import TRANSFORMER, CheckpointError, Source, one_line, read_json, resolve
 from model.stream_config import StreamConfig
 from model.text import TextEncoder
@@ -97,6 +97,8 @@ def load_checkpoint(
             f"the transformer {transformer.config.in_channels}"
         )
     kind, scheduler = kind_of(source), load_scheduler(source.folder)
+    if kind is Kind.CLIP:
+        config = clip_config(config, scheduler, transformer.config, vae.spatial_factor)
     return Checkpoint(transformer, vae, text, config, weights_hash(source), kind, scheduler)
 
 

@@ -32,7 +32,7 @@ from model.image_start import first_latent
 from model.passes import Text
 from model.positions import first_picture, latent_of
 from model.sampler import spaced_timesteps
-from model.schedule import CLIP_GUIDANCE_SCALE, CLIP_STEPS, clip_scheduler
+from model.schedule import clip_scheduler
 from model.state import StatePool
 from model.stream import LatentStream, advance
 from model.stream_config import StreamConfig
@@ -239,7 +239,7 @@ def maker_of(
     vae, frames = checkpoint.vae, latent_frames(spec.frames)
     height, width = spec.height // vae.spatial_factor, spec.width // vae.spatial_factor
     image = None if spec.image is None else first_latent(vae, spec.image, spec.height, spec.width)
-    scale = default_guidance_scale(checkpoint) if spec.guidance_scale is None else spec.guidance_scale
+    scale = checkpoint.config.guidance_scale if spec.guidance_scale is None else spec.guidance_scale
     text, mask = checkpoint.text.encode(spec.prompt, spec.motion_score)
     bidirectional = checkpoint.kind is Kind.CLIP
     guided = scale > 1 if bidirectional else scale != 1
@@ -250,7 +250,7 @@ def maker_of(
             text=Text.of(checkpoint.transformer, text, mask),
             negative=None if negative is None else Text.of(checkpoint.transformer, *negative),
             guidance_scale=scale,
-            steps=spec.steps or CLIP_STEPS,
+            steps=spec.steps or len(checkpoint.config.timesteps),
             shape=(frames, height, width),
             seed=spec.seed,
             image=image,
@@ -274,16 +274,6 @@ def maker_of(
         image=image,
         pool=pool,
     )
-
-
-def default_steps(checkpoint: Checkpoint) -> int:
-    """Denoising passes where a spec says none."""
-    return CLIP_STEPS if checkpoint.kind is Kind.CLIP else len(checkpoint.config.timesteps)
-
-
-def default_guidance_scale(checkpoint: Checkpoint) -> float:
-    """The guidance scale where a spec says none."""
-    return CLIP_GUIDANCE_SCALE if checkpoint.kind is Kind.CLIP else checkpoint.config.guidance_scale
 
 
 def checked(checkpoint: Checkpoint, spec: ClipSpec) -> ClipSpec:

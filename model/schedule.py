@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +13,56 @@ from diffusers import DPMSolverMultistepScheduler
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
 from model.source import CheckpointError, one_line, read_json
+from model.stream_config import StreamConfig
 
 FOLDER = "scheduler"
 CONFIG = "scheduler_config.json"
 CLIP_FLOW_SHIFT = 8.0
 CLIP_STEPS = 50
 CLIP_GUIDANCE_SCALE = 6.0
-"""Of SANA-Video's published five-second checkpoints."""
+CLIP_LATENTS = 21
+CLIP_ASPECT = 832 / 480
+"""Of SANA-Video's published five-second checkpoints: 81 pictures of 480x832."""
 
 
 def clip_scheduler() -> DPMSolverMultistepScheduler:
     """Theirs, for a checkpoint that comes without one: DPM-Solver++ over a flow of shift 8."""
     return DPMSolverMultistepScheduler(
         flow_shift=CLIP_FLOW_SHIFT, use_flow_sigmas=True, prediction_type="flow_prediction"
+    )
+
+
+def clip_config(config: StreamConfig, scheduler: Any, transformer: Any, spatial_factor: int) -> StreamConfig:
+    """How a bidirectional checkpoint streams, as `model.chain` does it: a block is a clip.
+
+    Args:
+        config: of the text, and what else does not depend on how it streams.
+        scheduler: diffusers'.
+        transformer: its config; `sample_size` tells the short side that it was trained for.
+        spatial_factor: pixels of a latent pixel.
+
+    Raises:
+        ValueError: names the field and its limit.
+    """
+    scheduler = copy.deepcopy(scheduler)
+    scheduler.set_timesteps(CLIP_STEPS)
+    own = scheduler.config
+    unit = spatial_factor * transformer.patch_size[2]
+    side = transformer.sample_size * spatial_factor * transformer.patch_size[1]
+    return replace(
+        config,
+        height=side,
+        width=round(side * CLIP_ASPECT / unit) * unit,
+        block_latent_frames=(CLIP_LATENTS - 1,),
+        first_block_latent_frames=CLIP_LATENTS,
+        sampler="euler",
+        timesteps=tuple(float(t) for t in scheduler.timesteps),
+        first_block_timesteps=None,
+        shift=float(own.get("flow_shift", own.get("shift", CLIP_FLOW_SHIFT))),
+        guidance_scale=CLIP_GUIDANCE_SCALE,
+        window_blocks=None,
+        window_group=1,
+        trained_latents=None,
     )
 
 
@@ -36,8 +76,8 @@ def load_scheduler(folder: str | Path) -> Any:
     if not (place / CONFIG).is_file():
         return clip_scheduler()
     name = read_json(place / CONFIG).get("_class_name")
-    found = getattr(diffusers, str(name), None)
-    if not (isinstance(found, type) and issubclass(found, SchedulerMixin)):
+    found: Any = getattr(diffusers, str(name), None)
+    if not inspect.isclass(found) or SchedulerMixin not in found.__mro__:
         raise CheckpointError(f"{place / CONFIG}: {name!r} is no scheduler of diffusers")
     try:
         return found.from_pretrained(place, local_files_only=True)

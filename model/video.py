@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from model.chain import open_stream, stream_vae
 from model.checkpoint import Checkpoint, load_checkpoint
 from model.image_start import Picture, first_latent
 from model.snapshot import Snapshot
-from model.stream import LatentStream
 
 
 class VideoStream(Iterator[Tensor]):
@@ -28,7 +28,8 @@ class VideoStream(Iterator[Tensor]):
         motion_score: None for the checkpoint's own.
         negative_prompt: what guidance leads away from.
         image: a picture to start from: a PIL image of any size, or uint8 (height, width, 3), see `model.image_start`.
-        options: further arguments of `LatentStream`, e.g. guidance_scale, window, pool.
+        options: further arguments of `LatentStream`, e.g. guidance_scale, window, pool; of a bidirectional
+            checkpoint, which streams as clips in a row, those of `model.chain.ChainStream`.
 
     Raises:
         ValueError: a size not made of whole patches, or an option outside its limit.
@@ -54,8 +55,8 @@ class VideoStream(Iterator[Tensor]):
             raise ValueError(f"pictures of {height}x{width} are not multiples of {factor}")
         text, mask = checkpoint.text.encode(prompt, motion_score)
         negative, negative_mask = checkpoint.text.encode_negative(negative_prompt)
-        self.latents = LatentStream(
-            checkpoint.transformer,
+        self.latents = open_stream(
+            checkpoint,
             text=text,
             text_mask=mask,
             height=height // factor,
@@ -64,7 +65,6 @@ class VideoStream(Iterator[Tensor]):
             negative_mask=negative_mask,
             image=None if image is None else first_latent(checkpoint.vae, image, height, width),
             seed=seed,
-            config=config,
             **options,
         )
         if self.latents.next_frame:
@@ -72,7 +72,8 @@ class VideoStream(Iterator[Tensor]):
         # What may still be decoded or is needed to re-prime: (1, channels, n, h, w), starting at `_first`.
         self._kept: Tensor | None = None
         self._first = 0
-        self._state = checkpoint.vae.new_state()
+        self._vae: Any = stream_vae(checkpoint)
+        self._state = self._vae.new_state()
 
     @classmethod
     def from_pretrained(
@@ -108,11 +109,11 @@ class VideoStream(Iterator[Tensor]):
             self._keep(next(self.latents))
         assert self._kept is not None
         index = position - self._first
-        return self.checkpoint.vae.decode(self._kept[:, :, index : index + 1], self._state)
+        return self._vae.decode(self._kept[:, :, index : index + 1], self._state)
 
     def _keep(self, block: Tensor) -> None:
         if self._kept is not None:
-            memory = self._kept[:, :, -self.checkpoint.vae.memory_latent_frames :]
+            memory = self._kept[:, :, -self._vae.memory_latent_frames :]
             self._first += self._kept.shape[2] - memory.shape[2]
             block = torch.cat([memory, block], dim=2)
         self._kept = block
@@ -136,7 +137,7 @@ class VideoStream(Iterator[Tensor]):
         if "next_latent" not in snapshot:
             raise ValueError("not a snapshot of a VideoStream")
         self.latents.restore(snapshot)
-        vae, kept = self.checkpoint.vae, snapshot.get("kept")
+        vae, kept = self._vae, snapshot.get("kept")
         self._first, self._kept = snapshot["first_kept"], kept
         self._state = vae.new_state()
         decoded = snapshot["next_latent"] - self._first

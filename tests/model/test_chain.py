@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from model import VideoStream
 from model.chain import ChainStream, ChainVAE, advance
 from model.checkpoint import Checkpoint, load_checkpoint
 from model.clip import Clip, ClipSpec
@@ -140,3 +142,22 @@ def test_priming_is_exact(checkpoint: Checkpoint, vae: ChainVAE, start: int) -> 
     assert primed.position == whole.position == start
     rest = latents[:, :, start:]
     assert (pictures(vae, [rest], primed).int() - pictures(vae, [rest], whole).int()).abs().max() <= 1
+
+
+def test_a_bidirectional_checkpoint_streams_so(tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "SANA-Video"
+    shutil.copytree(tiny_model, folder, ignore=shutil.ignore_patterns("stream.json"))
+    loaded = load_checkpoint(folder, dtype=torch.float32)
+    config = loaded.config
+    assert (config.height, config.width) == (128, 224)  # of sample_size 8, as 30 is of 480x832
+    assert (config.first_block_latent_frames, config.block, len(config.timesteps)) == (21, 20, 50)
+    assert (config.guidance_scale, config.shift) == (6.0, 3.0)
+    small = dataclasses.replace(config, block_latent_frames=(2,), first_block_latent_frames=3, timesteps=(999.0,))
+    options: dict[str, Any] = {"prompt": "the sea", "height": 32, "width": 32}
+    stream = VideoStream(dataclasses.replace(loaded, config=small), **options)
+    shown = [next(stream) for _ in range(6)]
+    assert [len(part) for part in shown] == [1, 4, 4, 4, 4, 4]
+    before = stream.snapshot()
+    expected = next(stream)
+    stream.restore(before)
+    assert (next(stream).int() - expected.int()).abs().max() <= 1

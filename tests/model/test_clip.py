@@ -14,6 +14,7 @@ from torch import Tensor
 from model import VideoStream
 from model.checkpoint import Checkpoint, load_checkpoint
 from model.clip import Clip, ClipSpec, checked, longsana_first_block, maker_of
+from model.schedule import clip_config
 from model.weights import Kind
 
 SCHEDULERS = {
@@ -31,7 +32,8 @@ def streaming(tiny_model: Path) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def bidirectional(streaming: Checkpoint) -> Checkpoint:
-    return dataclasses.replace(streaming, kind=Kind.CLIP)
+    config = clip_config(streaming.config, streaming.scheduler, streaming.transformer.config, 8)
+    return dataclasses.replace(streaming, kind=Kind.CLIP, config=dataclasses.replace(config, height=64, width=64))
 
 
 def spec(**fields: Any) -> ClipSpec:
