@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from streamer_client.cli import UsageError
 
@@ -66,6 +67,18 @@ class Serve:
         parser.add_argument("--allow-host", action="append", default=[], help="another name this server is called by")
         parser.add_argument("--admin-token", help="token that may do everything from anywhere")
         parser.add_argument(
+            "--videos",
+            type=Path,
+            metavar="FOLDER",
+            help="keep finished clips here, for the next server too (default: a temporary folder)",
+        )
+        parser.add_argument(
+            "--videos-gb", type=float, default=4.0, help="most gigabytes of them (default %(default)g)"
+        )
+        parser.add_argument(
+            "--videos-hours", type=float, default=24.0, help="how long they are kept (default %(default)g)"
+        )
+        parser.add_argument(
             "--no-trust-loopback",
             dest="trust_loopback",
             action="store_false",
@@ -96,6 +109,9 @@ def settings_of(args: argparse.Namespace) -> Settings:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name.replace('_', '-')} {value}: must be at least 1")
+    for name in ("videos_gb", "videos_hours"):
+        if not 0 < getattr(args, name) <= 1e6:
+            raise UsageError(f"--{name.replace('_', '-')} {getattr(args, name):g}: must be above 0, at most 1000000")
     if args.seed is not None and not 0 <= args.seed < 1 << 64:
         raise UsageError(f"--seed {args.seed}: must be 0 to 2^64 - 1")
     return Settings(
@@ -114,6 +130,9 @@ def settings_of(args: argparse.Namespace) -> Settings:
         hosts=tuple(args.allow_host),
         admin_token=args.admin_token,
         ice_servers=tuple(args.ice_server),
+        videos=args.videos,
+        videos_bytes=int(args.videos_gb * 2**30),
+        videos_keep_s=args.videos_hours * 3600,
         trust_loopback=args.trust_loopback,
     )
 
@@ -138,6 +157,7 @@ async def serve_on(listener: socket.socket, settings: Settings) -> int:
     import uvicorn
 
     from streamer.api.app import create_app
+    from streamer.clips.manager import Clips
     from streamer.engine.process import Engine, EngineError
     from streamer.session.errors import SessionError
     from streamer.session.manager import Sessions
@@ -150,7 +170,7 @@ async def serve_on(listener: socket.socket, settings: Settings) -> int:
         rate_hz=settings.rate_hz,
         threads=settings.threads,
     )
-    sessions = Sessions(engine, settings)
+    sessions, clips = Sessions(engine, settings), Clips(engine, settings)
 
     class Server(uvicorn.Server):
         @contextmanager
@@ -160,7 +180,7 @@ async def serve_on(listener: socket.socket, settings: Settings) -> int:
 
     server = Server(
         uvicorn.Config(
-            create_app(settings, sessions, engine),
+            create_app(settings, sessions, engine, clips),
             log_level="warning",
             access_log=False,
             ws="websockets-sansio",
@@ -170,6 +190,12 @@ async def serve_on(listener: socket.socket, settings: Settings) -> int:
             lifespan="off",
         )
     )
+    try:
+        await clips.start()
+    except OSError as error:
+        print(f"streamer serve: --videos {settings.videos}: {error.strerror or error}", file=sys.stderr)
+        await engine.close()
+        return 2
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     starting = asyncio.create_task(engine.wait_ready())
     stopping = asyncio.create_task(stop.wait())
@@ -191,6 +217,7 @@ async def serve_on(listener: socket.socket, settings: Settings) -> int:
         starting.cancel()
         stopping.cancel()
         await sessions.close()
+        await clips.close()
         server.should_exit = True
         await serving
         await engine.close()

@@ -54,7 +54,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_every_route_is_told_and_every_told_route_exists() -> None:
     # No route is called, so neither sessions nor an engine are needed.
-    app = create_app(Settings(), cast(Any, None), cast(Any, None))
+    app = create_app(Settings(), cast(Any, None), cast(Any, None), cast(Any, None))
     built = {f"{method.upper()} {path}" for path, on in app.openapi()["paths"].items() for method in on}
     for router in (video.router, events.router):
         sockets = [route for route in router.routes if isinstance(route, APIWebSocketRoute)]

@@ -12,10 +12,11 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from streamer.api import events, model, problems, steers, streams, video, whep
+from streamer.api import events, model, problems, steers, streams, video, videos, whep
 from streamer.api.auth import HostCheck, OriginCheck
 from streamer.api.limits import BodyLimit
 from streamer.api.state import State
+from streamer.clips.manager import Clips
 from streamer.engine.process import Engine
 from streamer.session.manager import Sessions
 from streamer.settings import Settings
@@ -69,10 +70,10 @@ class Stamp:
         await self._app(scope, receive, stamped)
 
 
-def create_app(settings: Settings, sessions: Sessions, engine: Engine) -> FastAPI:
-    """The application over a server's sessions; it owns neither them nor the engine."""
+def create_app(settings: Settings, sessions: Sessions, engine: Engine, clips: Clips) -> FastAPI:
+    """The application over a server's sessions and clips; it owns neither them nor the engine."""
     app = FastAPI(title="Streamer", version="1", docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json")
-    app.state.streamer = State(settings, sessions, engine)
+    app.state.streamer = State(settings, sessions, engine, clips)
     problems.install(app)
     app.add_middleware(BodyLimit)
     app.add_middleware(OriginCheck, settings=settings)
@@ -88,7 +89,7 @@ def create_app(settings: Settings, sessions: Sessions, engine: Engine) -> FastAP
     if settings.on_loopback:
         app.add_middleware(HostCheck, names=settings.hosts)
     app.add_middleware(Stamp)
-    for part in (model, streams, steers, whep, video, events):
+    for part in (model, streams, steers, whep, video, events, videos):
         app.include_router(part.router, prefix="/v1")
 
     @app.get("/healthz")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 from collections.abc import Collection
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -16,7 +17,6 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from streamer.api.problems import Problem
-from streamer.session.session import Session
 from streamer.settings import Settings
 
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
@@ -113,15 +113,22 @@ def may_administer(connection: HTTPConnection, settings: Settings, token: str | 
     return (settings.trust_loopback and is_local(connection)) or _same(token, settings.admin_token)
 
 
-def may_control(connection: HTTPConnection, settings: Settings, session: Session, token: str | None) -> bool:
-    """Whether the caller may steer and end this stream."""
-    return may_administer(connection, settings, token) or _same(token, session.control_token)
+class Controlled(Protocol):
+    """What has a control token: a session, a clip."""
+
+    @property
+    def control_token(self) -> str: ...
 
 
-def require_control(connection: HTTPConnection, settings: Settings, session: Session) -> None:
+def may_control(connection: HTTPConnection, settings: Settings, what: Controlled, token: str | None) -> bool:
+    """Whether the caller may steer and end this stream, delete this clip."""
+    return may_administer(connection, settings, token) or _same(token, what.control_token)
+
+
+def require_control(connection: HTTPConnection, settings: Settings, what: Controlled) -> None:
     """Raises `Problem` 401 (no token) or 403 (another's)."""
     token = bearer(connection)
-    if not may_control(connection, settings, session, token):
+    if not may_control(connection, settings, what, token):
         raise refusal(token)
 
 
@@ -134,5 +141,5 @@ def require_admin(connection: HTTPConnection, settings: Settings) -> None:
 def refusal(token: str | None) -> Problem:
     """What somebody without the right is told."""
     if token is None:
-        return Problem(401, "token-missing", "this needs the stream's control token", field="Authorization")
+        return Problem(401, "token-missing", "this needs its control token, or the admin's", field="Authorization")
     return Problem(403, "scope-missing", "this token does not allow it", field="Authorization")

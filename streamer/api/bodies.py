@@ -24,6 +24,13 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class LoraWeight(Body):
+    """An adapter of a set, see `GET /v1/loras`."""
+
+    name: StrictStr
+    weight: Number
+
+
 class StreamBody(Body):
     """`POST /v1/streams`. With `log`, what the log says can't be said otherwise."""
 
@@ -34,11 +41,39 @@ class StreamBody(Body):
     motion_score: StrictInt | None = None
     negative_prompt: StrictStr | None = None
     guidance_scale: Number | None = None
+    loras: list[LoraWeight] | None = None
+    image: Annotated[StrictStr | None, Field(description="picture to start from: a data URL, or a form's file")] = (
+        None
+    )
     log: Annotated[StrictStr | None, Field(max_length=8 << 20, description="a recipe (JSON Lines)")] = None
     idle: Literal["pause", "run", "end"] = "pause"
     idle_timeout_s: Number | None = None
     max_duration_s: Number | None = None
     metadata: dict[StrictStr, StrictStr] = {}
+
+
+class ImageReference(Body):
+    """OpenAI's way to give a picture in JSON."""
+
+    image_url: Annotated[StrictStr, Field(description="a data URL")]
+
+
+class VideoBody(Body):
+    """`POST /v1/videos`. A form has only text, so numbers may come as text."""
+
+    prompt: StrictStr | None = None
+    model: Annotated[StrictStr | None, Field(description="the checkpoint's name, or nothing")] = None
+    seconds: float | None = None
+    size: Annotated[StrictStr | None, Field(description="WIDTHxHEIGHT in pixels")] = None
+    seed: int | None = None
+    negative_prompt: StrictStr | None = None
+    guidance_scale: float | None = None
+    steps: int | None = None
+    motion_score: int | None = None
+    input_reference: Annotated[
+        StrictStr | ImageReference | None,
+        Field(description="picture to start from: a data URL, or a form's file"),
+    ] = None
 
 
 class InSeconds(Body):
@@ -59,4 +94,5 @@ class SteerBody(Body):
     motion_score: StrictInt | None = None
     negative_prompt: StrictStr | None = None
     guidance_scale: Number | None = None
+    loras: list[LoraWeight] | None = None
     at: Annotated[Literal["now"] | InSeconds, WrapValidator(_moment)] = "now"

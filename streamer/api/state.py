@@ -9,6 +9,7 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from streamer.api.idempotency import Idempotency
+from streamer.clips.manager import Clips
 from streamer.engine.process import Engine
 from streamer.engine.protocol import Ready
 from streamer.media.whep import WhepResource
@@ -23,6 +24,7 @@ class State:
     settings: Settings
     sessions: Sessions
     engine: Engine
+    clips: Clips
     idempotency: Idempotency = field(default_factory=Idempotency)
     connections: dict[str, WhepResource] = field(default_factory=dict)
     """WebRTC viewers by the id of their WHEP resource."""

@@ -15,7 +15,7 @@ from streamer.settings import Settings
 
 def client(settings: Settings) -> httpx.AsyncClient:
     # Neither sessions nor an engine: what is asked here is answered before they are.
-    app = create_app(settings, cast(Any, None), cast(Any, None))
+    app = create_app(settings, cast(Any, None), cast(Any, None), cast(Any, None))
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost:8000")
 
 
