@@ -45,6 +45,8 @@ class StreamConfig:
 
     height: int = 480
     width: int = 832
+    portrait: bool = False
+    """Whether streams may also have height and width exchanged."""
     rate_hz: float = 16.0
     block_latent_frames: tuple[int, ...] = (10,)
     first_block_latent_frames: int = 10
@@ -100,7 +102,7 @@ class StreamConfig:
         score = self.motion_score
         _require("motion_score", score, score is None or _whole(score, 0, 1000), "0 to 1000, or null")
         _require("prompt", self.prompt, isinstance(self.prompt, str) and self.prompt.strip() != "", "a text")
-        for name in ("recache", "lowercase", "complex_human_instruction", "cut_blocks"):
+        for name in ("portrait", "recache", "lowercase", "complex_human_instruction", "cut_blocks"):
             _require(name, getattr(self, name), isinstance(getattr(self, name), bool), "true or false")
         self._check_cuts()
 

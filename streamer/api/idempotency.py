@@ -8,7 +8,6 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from pydantic import BaseModel
 from starlette.requests import Request
 
 from streamer.api.problems import Problem
@@ -24,9 +23,11 @@ class Idempotency:
         self._answers: OrderedDict[tuple[str, ...], tuple[bytes, asyncio.Future[dict[str, Any]]]] = OrderedDict()
 
     async def once(
-        self, request: Request, body: BaseModel, act: Callable[[], Awaitable[dict[str, Any]]]
+        self, request: Request, body: object, act: Callable[[], Awaitable[dict[str, Any]]]
     ) -> dict[str, Any]:
         """`act()`'s answer; for a key that was seen, the first call's answer (or its error).
+
+        Bodies are the same if their `repr` is.
 
         Raises:
             Problem: the key is over-long, or was used with another body.

@@ -9,6 +9,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from streamer.api.problems import Problem
 
 MAX_BODY_BYTES = 9 << 20
+MAX_PICTURE_BODY_BYTES = 15 << 20
+"""Where a picture may be in the body: 10 MiB, as base64 in a data URL."""
+PICTURE_PATHS = ("/v1/streams", "/v1/videos")
 
 
 class TooLarge(Problem, HTTPException):
@@ -30,9 +33,10 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        limit = max(self._limit, MAX_PICTURE_BODY_BYTES) if scope["path"] in PICTURE_PATHS else self._limit
         length = Headers(scope=scope).get("content-length", "0")
-        if length.isdigit() and int(length) > self._limit:
-            too_large = TooLarge(self._limit).response(scope.get("state", {}).get("request_id"))
+        if length.isdigit() and int(length) > limit:
+            too_large = TooLarge(limit).response(scope.get("state", {}).get("request_id"))
             await too_large(scope, receive, send)
             return
         read = 0
@@ -42,8 +46,8 @@ class BodyLimit:
             message = await receive()
             if message["type"] == "http.request":
                 read += len(message.get("body", b""))
-                if read > self._limit:
-                    raise TooLarge(self._limit)
+                if read > limit:
+                    raise TooLarge(limit)
             return message
 
         await self._app(scope, counted, send)

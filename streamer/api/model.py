@@ -6,8 +6,10 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from streamer.api import images, loras
 from streamer.api.state import StateOf
 from streamer.session import spec, steers
+from streamer.session.loras import MAX_LORAS, MAX_WEIGHT
 
 router = APIRouter(tags=["model"])
 
@@ -22,9 +24,10 @@ async def model(state: StateOf) -> dict[str, Any]:
         "weights_hash": info.weights_hash,
         "device": info.device,
         "dtype": info.dtype,
-        "sizes": [f"{info.width}x{info.height}"],
+        "sizes": [*spec.sizes(info)],
         "rate_hz": ready.rate_hz,
         "model_rate_hz": info.rate_hz,
+        "streaming": info.streaming,
         "block_lengths": info.block_latent_frames,
         "first_block_length": info.first_block_latent_frames,
         "steer_block_length": info.steer_block_latent_frames or info.block_latent_frames[0],
@@ -32,6 +35,7 @@ async def model(state: StateOf) -> dict[str, Any]:
         "sampler": info.sampler,
         "state_options": info.state_options,
         "vocabulary": info.vocabulary,
+        "loras": [loras.shown(each) for each in info.loras.values()],
         "capacity": ready.capacity,
         "limits": {
             "prompt_chars": info.max_prompt_chars,
@@ -40,5 +44,10 @@ async def model(state: StateOf) -> dict[str, Any]:
             "duration_s": spec.MAX_DURATION_S,
             "pending_steers": steers.MAX_PENDING,
             "seed": spec.MAX_SEED,
+            "loras": MAX_LORAS,
+            "lora_weight": [-MAX_WEIGHT, MAX_WEIGHT],
+            "image_bytes": images.MAX_IMAGE_BYTES,
+            "image_pixels": images.MAX_PIXELS,
+            "image_types": [*images.FORMATS],
         },
     }

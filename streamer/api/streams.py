@@ -7,15 +7,29 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 
+from streamer.api import forms, images
 from streamer.api.auth import require_admin, require_control
 from streamer.api.bodies import StreamBody
 from streamer.api.problems import Problem
 from streamer.api.state import SessionOf, State, StateOf
+from streamer.session import loras, spec
 from streamer.session.events import rfc3339
 from streamer.session.session import Session
 from streamer.session.spec import CreateStream
 
 router = APIRouter(prefix="/streams", tags=["streams"])
+
+IMAGE = "image"
+_NOT_TEXT = (
+    "seed",
+    "rate_hz",
+    "motion_score",
+    "guidance_scale",
+    "idle_timeout_s",
+    "max_duration_s",
+    "metadata",
+    "loras",
+)
 
 
 def shown(session: Session, state: State, request: Request) -> dict[str, Any]:
@@ -29,6 +43,7 @@ def shown(session: Session, state: State, request: Request) -> dict[str, Any]:
         "status": session.status,
         "reason": session.reason,
         "prompt": session.prompt,
+        "loras": loras.shown(session.loras),
         "seed": session.seed,
         "size": f"{session.width}x{session.height}",
         "rate_hz": session.rate_hz,
@@ -54,12 +69,23 @@ def shown(session: Session, state: State, request: Request) -> dict[str, Any]:
     }
 
 
-@router.post("", status_code=201)
-async def create(body: StreamBody, state: StateOf, request: Request, response: Response) -> dict[str, Any]:
+@router.post("", status_code=201, openapi_extra=forms.schema(StreamBody, IMAGE))
+async def create(state: StateOf, request: Request, response: Response) -> dict[str, Any]:
     """A new stream; its control token is shown only here."""
+    body, file = await forms.asked(request, StreamBody, file=IMAGE, most=images.MAX_IMAGE_BYTES + 1, values=_NOT_TEXT)
+    if body.image is not None:
+        file = await images.from_data_url(body.image)
+    if file is not None:
+        body = body.model_copy(update={IMAGE: await images.digest(file)})
 
     async def act() -> dict[str, Any]:
-        session = state.sessions.create(CreateStream(**body.model_dump()))
+        png = None
+        if file is not None:
+            width, height = spec.size(body.size, state.ready.model)
+            png = await images.fitted(file, width, height)
+        if body.log is not None:
+            await images.check_log(body.log)
+        session = state.sessions.create(CreateStream(**body.model_dump(exclude={IMAGE}), image=png))
         return {**shown(session, state, request), "control_token": session.control_token}
 
     created = await state.idempotency.once(request, body, act)

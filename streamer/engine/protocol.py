@@ -231,12 +231,16 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     width: int
     rate_hz: float
     """The rate that the checkpoint was made for."""
+    streaming: str = "blocks"
+    """Or "chained clips", where the checkpoint makes whole clips: a block is one, and seams may show."""
     block_latent_frames: list[int]
     first_block_latent_frames: int
     steer_block_latent_frames: int | None = None
     """Length of a block that begins at a steer; None: the default's."""
     cut_blocks: bool = False
     """Whether a steer may begin inside a block, see `streamer.engine.blocks`."""
+    portrait: bool = False
+    """Whether streams may also have height and width exchanged: as many numbers, so the same cost."""
     sampler: str
     state_options: dict[str, Any]
     """sampler, timesteps, shift, window, sink, decay, recache, and where blocks are cut their lengths: what a log's

@@ -113,7 +113,9 @@ def run(link: Link, options: argparse.Namespace) -> int:
     except CheckpointError as error:
         raise _StartError(str(error)) from error
     if models.checkpoint.kind is Kind.CLIP:
-        logging.warning("%s was made for whole clips, not for streams: expect little of it", name)
+        logging.warning(
+            "%s was made for whole clips: its streams are clips in a row, each from the last picture", name
+        )
     measured = warm_up(
         models,
         options.batch,
@@ -157,6 +159,7 @@ def _ready(
     checkpoint: Checkpoint, measured: Measured, options: argparse.Namespace, loras: dict[str, LoraInfo]
 ) -> tuple[Ready, str]:
     from model.source import display_name
+    from model.weights import Kind
     from streamer.engine.worker_clip import clip_info
     from streamer.engine.worker_warmup import slots
 
@@ -175,6 +178,8 @@ def _ready(
         dtype=str(checkpoint.transformer.dtype).removeprefix("torch."),
         height=config.height,
         width=config.width,
+        portrait=config.portrait,
+        streaming="chained clips" if checkpoint.kind is Kind.CLIP else "blocks",
         rate_hz=config.rate_hz,
         block_latent_frames=list(config.block_latent_frames),
         first_block_latent_frames=config.first_block_latent_frames,
@@ -194,7 +199,7 @@ def _ready(
             "recache": config.recache,
             **_cuts(config),
         },
-        max_guidance_scale=MAX_GUIDANCE_SCALE if holds > 1 else 1.0,
+        max_guidance_scale=MAX_GUIDANCE_SCALE if holds > 1 or config.guidance_scale != 1 else 1.0,
         max_prompt_chars=CHARS_PER_TOKEN * config.max_tokens,
         prompt=config.prompt,
         vocabulary=config.to_dict()["vocabulary"],

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from streamer.engine.protocol import ModelInfo, Steer
+from streamer.engine.protocol import Lora, ModelInfo, Steer
 from streamer.session.errors import LogError
 from streamer.session.timeline import blocks_of
 
@@ -55,6 +55,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, tag="header", forbid_unk
     motion_score: int | None = None
     negative_prompt: str | None = None
     guidance_scale: float | None = None
+    loras: tuple[Lora, ...] = ()
+    """Adapters in force, by name, weight and the SHA-256 of their files."""
     image: Picture | None = None
     """Latent frame 0, and all of block 0."""
 
@@ -72,6 +74,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, tag="steer", forbid_unkno
     motion_score: int | None = None
     negative_prompt: str | None = None
     guidance_scale: float | None = None
+    loras: tuple[Lora, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ def header(
     motion_score: int | None = None,
     negative_prompt: str | None = None,
     guidance_scale: float | None = None,
+    loras: tuple[Lora, ...] = (),
     png: bytes | None = None,
 ) -> Header:
     """The header of a new stream of this model."""
@@ -117,6 +121,7 @@ def header(
         motion_score=motion_score,
         negative_prompt=negative_prompt,
         guidance_scale=guidance_scale,
+        loras=loras,
         image=None if png is None else Picture.of(png),
     )
 
@@ -129,6 +134,7 @@ def entry(steer: Steer) -> Entry:
         motion_score=steer.motion_score,
         negative_prompt=steer.negative_prompt,
         guidance_scale=steer.guidance_scale,
+        loras=steer.loras,
     )
 
 
@@ -174,7 +180,10 @@ def check(log: Log, model: ModelInfo) -> None:
     Raises:
         LogError: `log-other-weights`, naming what differs; `log-malformed` where a steer stands inside a block.
     """
-    ours = header(model, seed=0, height=model.height, width=model.width, rate_hz=model.rate_hz, prompt="")
+    height, width = model.height, model.width
+    if model.portrait and (log.header.height, log.header.width) == (width, height):
+        height, width = width, height
+    ours = header(model, seed=0, height=height, width=width, rate_hz=model.rate_hz, prompt="")
     for name in ("weights", "sampler", "state", "dtype", "height", "width"):
         theirs, mine = getattr(log.header, name), getattr(ours, name)
         if not _same(theirs, mine):

@@ -25,8 +25,9 @@ MAX_RUNNING = 64
 """Streams that are not over; the one nobody has watched for longest ends for a new one."""
 MAX_KEPT_BYTES = 2 << 30
 KEPT_OVER = 256
+KEPT_LOG_BYTES = 64 << 20
 OVER_FOR_S = 3600.0
-"""Ended streams answer 410 and give their log for this long."""
+"""Ended streams answer 410 and give their log for this long, unless newer ones need the room."""
 RETRY_AFTER_S = 5.0
 MAIN_BACK_S = 5.0
 """When `main` is lost for good, a new one opens after this long."""
@@ -47,6 +48,7 @@ class Sessions:
         self._make_hub = make_hub
         self._sessions: OrderedDict[str, Session] = OrderedDict()
         self._over: OrderedDict[str, float] = OrderedDict()
+        self._over_bytes = 0
         self._main: Session | None = None
         self._holders: set[Session] = set()
         self._waiting: list[Session] = []
@@ -153,6 +155,7 @@ class Sessions:
             self._waiting.remove(session)
         if session.over and session.id in self._sessions and session.id not in self._over:
             self._over[session.id] = asyncio.get_running_loop().time()
+            self._over_bytes += session.log_bytes
             self._forget()
             if session is self._main and not self._closed:
                 self._replace_main(session)
@@ -233,7 +236,8 @@ class Sessions:
         now_s = asyncio.get_running_loop().time()
         while self._over:
             id, at_s = next(iter(self._over.items()))
-            if now_s - at_s < OVER_FOR_S and len(self._over) <= KEPT_OVER:
+            room = len(self._over) <= KEPT_OVER and (self._over_bytes <= KEPT_LOG_BYTES or len(self._over) == 1)
+            if now_s - at_s < OVER_FOR_S and room:
                 return
             del self._over[id]
-            self._sessions.pop(id, None)
+            self._over_bytes -= self._sessions.pop(id).log_bytes

@@ -10,10 +10,11 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from streamer.engine.protocol import Ready
+from streamer.engine.protocol import Lora, Ready
 from streamer.session import states
 from streamer.session.errors import StreamEnded
 from streamer.session.events import EventLog
+from streamer.session.loras import Wanted
 from streamer.session.playback import Playback
 from streamer.session.ports import EngineLike, MakeHub, Slots
 from streamer.session.reports import Reports
@@ -124,6 +125,11 @@ class Session:
         return self.steers.in_force(latent_of(max(0, self.picture))).prompt
 
     @property
+    def loras(self) -> tuple[Lora, ...]:
+        """The adapters that the picture on show was made under."""
+        return self.steers.in_force(latent_of(max(0, self.picture))).loras
+
+    @property
     def steers(self) -> SteerBook:
         """Steers that were asked for, oldest first."""
         return self._playback.steering.book
@@ -156,6 +162,11 @@ class Session:
         """The recipe so far, one JSON document a line: the header, then every steer that is locked."""
         return list(self._playback.steering.log)
 
+    @property
+    def log_bytes(self) -> int:
+        """What the recipe takes, which is kept when the stream is over."""
+        return sum(map(len, self._playback.steering.log))
+
     # Steering
 
     def steer(
@@ -167,6 +178,7 @@ class Session:
         motion_score: int | None = None,
         negative_prompt: str | None = None,
         guidance_scale: float | None = None,
+        loras: Wanted | None = None,
     ) -> Steer:
         """Change the prompt from the first boundary that isn't locked (or the first one after `at`).
 
@@ -177,6 +189,7 @@ class Session:
             at: `"now"` or `{"in_s": seconds}`.
             actor: Whom events name.
             motion_score, negative_prompt, guidance_scale: As for a stream.
+            loras: The whole set of adapters, `[{"name": …, "weight": …}]`.
 
         Raises:
             StreamEnded: the stream is over.
@@ -194,6 +207,7 @@ class Session:
             motion_score=motion_score,
             negative_prompt=negative_prompt,
             guidance_scale=guidance_scale,
+            adapters=loras,
         )
         self._playback.reschedule(steer.at_latent)
         return steer

@@ -10,6 +10,7 @@ import msgspec
 
 from streamer.engine.protocol import ModelInfo, Ready
 from streamer.session import log as log_format
+from streamer.session import loras
 from streamer.session.errors import Invalid
 from streamer.session.log import Log
 
@@ -22,7 +23,7 @@ MAX_METADATA = 16
 IDLE_TIMEOUT_S: dict[str, float | None] = {"pause": 3600.0, "run": None, "end": 60.0}
 """How long a stream outlives its last viewer, by idle rule, where nothing else is asked; None: for ever."""
 
-IN_LOG = ("prompt", "seed", "size", "rate_hz", "motion_score", "negative_prompt", "guidance_scale", "image")
+IN_LOG = ("prompt", "seed", "size", "rate_hz", "motion_score", "negative_prompt", "guidance_scale", "loras", "image")
 """What can't be asked for beside a log."""
 
 Idle = Literal["pause", "run", "end"]
@@ -39,6 +40,8 @@ class CreateStream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     motion_score: int | None = None
     negative_prompt: str | None = None
     guidance_scale: float | None = None
+    loras: loras.Wanted | None = None
+    """The whole set of adapters; None: those that are on by default."""
     image: bytes | None = None
     """The picture to start from: a PNG of exactly the stream's size."""
     log: str | None = None
@@ -85,20 +88,22 @@ def stream_spec(wanted: CreateStream, ready: Ready) -> StreamSpec:
         lines: list[log_format.Header | log_format.Entry] = [header, *log.steers]
         for line in lines:
             steer_values(model, line.prompt, line.motion_score, line.negative_prompt, line.guidance_scale, "log.")
+            loras.check_logged(line.loras, model)
     else:
-        _size(wanted.size, model)
+        width, height = size(wanted.size, model)
         given = prompt(wanted.prompt, model)
         steer_values(model, given, wanted.motion_score, wanted.negative_prompt, wanted.guidance_scale)
         header = log_format.header(
             model,
             seed=number("seed", secrets.randbits(32) if wanted.seed is None else wanted.seed, 0, MAX_SEED),
-            height=model.height,
-            width=model.width,
+            height=height,
+            width=width,
             rate_hz=ready.rate_hz if wanted.rate_hz is None else rate(wanted.rate_hz, ready),
             prompt=given,
             motion_score=wanted.motion_score,
             negative_prompt=wanted.negative_prompt,
             guidance_scale=wanted.guidance_scale,
+            loras=loras.chosen(wanted.loras, model),
             png=wanted.image,
         )
     if wanted.idle not in IDLE_TIMEOUT_S:
@@ -175,6 +180,21 @@ def rate(value: float, ready: Ready, field: str = "rate_hz") -> float:
     return float(value)
 
 
+def sizes(model: ModelInfo) -> dict[str, tuple[int, int]]:
+    """(width, height) that streams may have, by `WIDTHxHEIGHT`; the first one where nobody asked."""
+    pairs = [(model.width, model.height), *([(model.height, model.width)] if model.portrait else [])]
+    return {f"{width}x{height}": (width, height) for width, height in pairs}
+
+
+def size(text: str | None, model: ModelInfo) -> tuple[int, int]:
+    """(width, height) of one of the model's sizes. Raises `Invalid` (`size-unsupported`)."""
+    ours = sizes(model)
+    asked = next(iter(ours)) if text is None else text.strip().lower().replace("×", "x")
+    if asked not in ours:
+        raise Invalid(f"size must be {' or '.join(ours)}", code="size-unsupported", field="size", limit=[*ours])
+    return ours[asked]
+
+
 def wait_s(at: object) -> float:
     """Seconds from now at which a steer is wanted: `"now"`, `{"in_s": n}`, or an object with `in_s`.
 
@@ -190,12 +210,6 @@ def wait_s(at: object) -> float:
     else:
         seconds = getattr(at, "in_s", at)
     return float(number("at.in_s", seconds, 0.0, MAX_WAIT_S))
-
-
-def _size(size: str | None, model: ModelInfo) -> None:
-    ours = f"{model.width}x{model.height}"
-    if size is not None and size.strip().lower().replace("×", "x") != ours:
-        raise Invalid(f"size must be {ours}", code="size-unsupported", field="size", limit=[ours])
 
 
 def _metadata(metadata: dict[str, str]) -> dict[str, str]:
