@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from model.adapted import Adapted
 from model.linear_attention import attend, attend_rounded, own_sums, rotate
-from model.packed import linear, product, usable
+from model.packed import linear, plain, product, usable
 
 
 @dataclass
@@ -75,12 +75,12 @@ class TextCache:
 
 def joined_product(x: Tensor, parts: tuple[nn.Module, ...]) -> Tensor | None:
     """The outputs of bias-free plain linear layers side by side, by one product; None where that cannot be."""
-    plain = tuple(cast(nn.Linear, part) for part in parts if type(part) is nn.Linear and part.bias is None)
-    if torch.is_grad_enabled() or len(plain) < len(parts):
+    joined = tuple(cast(nn.Linear, part) for part in parts if plain(part) and part.bias is None)
+    if torch.is_grad_enabled() or len(joined) < len(parts):
         return None
-    if usable(x, plain[0], nn.Linear):
-        return product(x, plain[0], tuple(part.weight for part in plain), matrix=torch.cat)
-    return F.linear(x, joined_weight(plain))
+    if usable(x, joined[0], nn.Linear):
+        return product(x, joined[0], tuple(part.weight for part in joined), matrix=torch.cat)
+    return F.linear(x, joined_weight(joined))
 
 
 def joined_weight(parts: tuple[nn.Linear, ...]) -> Tensor:
@@ -254,7 +254,7 @@ class MixFeedForward(nn.Module):
         window = torch.cat([previous, y, following], dim=-1)
         if usable(window, self.conv_temp, nn.Conv2d):
             return y + product(window, self.conv_temp, (self.conv_temp.weight,), matrix=lambda kept: _taps(kept[0]))
-        if type(self.conv_temp) is nn.Conv2d:
+        if plain(self.conv_temp, nn.Conv2d):
             return y + F.linear(window, _taps(self.conv_temp.weight))
         padded = torch.cat([previous[:, :1], y], dim=1).permute(0, 3, 1, 2)
         return y + self.conv_temp(padded).permute(0, 2, 3, 1)[:, 1:]

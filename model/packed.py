@@ -22,11 +22,16 @@ _ops: Any = torch.ops.mkldnn
 _AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(_ops, "_linear_pointwise")
 
 
+def plain(module: nn.Module, kind: type[nn.Module] = nn.Linear) -> bool:
+    """Whether a layer is just that: no adapter around it, and no quantized weight, which is a class of its own."""
+    return type(module) is kind and type(module.weight) is nn.Parameter
+
+
 def usable(x: Tensor, module: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether `x` may run through the packed weight of a plain, frozen `kind` of layer."""
     return (
         _AVAILABLE
-        and type(module) is kind
+        and plain(module, kind)
         and x.dtype == torch.bfloat16
         and x.device.type == "cpu"
         and not torch.is_grad_enabled()

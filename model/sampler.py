@@ -42,6 +42,11 @@ def spaced_timesteps(steps: int, shift: float) -> tuple[float, ...]:
     return tuple(TABLE_STEPS * float(table[i * TABLE_STEPS // steps]) for i in range(steps))
 
 
+@lru_cache(maxsize=256)
+def _rounded(timestep: float, dtype: torch.dtype) -> float:
+    return float(torch.tensor(timestep, dtype=dtype))
+
+
 @dataclass(frozen=True)
 class Commit:
     """Write the last clean block into the state, at timestep 0."""
@@ -75,7 +80,7 @@ def block_steps(
     told = [float(t) for t in timesteps]
     levels = [sigma_of(t, shift) for t in told] + [0.0]
     if rounded_to is not None:
-        told = torch.tensor(told).to(rounded_to).tolist()
+        told = [_rounded(t, rounded_to) for t in told]
     passes = [Denoise(i, t, sigma_of(t, shift), levels[i + 1]) for i, t in enumerate(told)]
     return [Commit(), *passes] if commit else list(passes)
 

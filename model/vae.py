@@ -99,11 +99,16 @@ class StreamingVAE:
         rgb = _unpatchify(self._decode(latents, state), self.patch)
         return rgb.float().clamp_(-1, 1).mul_(127.5).add_(128.0).to(torch.uint8)
 
-    @torch.no_grad()
     def decode_yuv(self, latents: Tensor, state: DecodeState) -> list[bytes]:
-        """As `decode_samples`, to I420 (BT.709, limited range): height * width * 3 / 2 bytes a picture.
+        """As `decode_samples`, to I420 (BT.709, limited range): height * width * 3 / 2 bytes a picture."""
+        planes = self.decode_planes(latents, state).cpu().numpy()
+        return [picture.tobytes() for picture in planes]
 
-        Converted on the device; chroma is the mean of each 2x2 square, sited at its centre.
+    @torch.no_grad()
+    def decode_planes(self, latents: Tensor, state: DecodeState) -> Tensor:
+        """As `decode_yuv`, still on the device: uint8 (pictures, height * width * 3 / 2).
+
+        Chroma is the mean of each 2x2 square, sited at its centre.
         """
         x = self._decode(latents, state)
         if self.patch != 2:
@@ -113,8 +118,7 @@ class StreamingVAE:
         yuv = yuv.to(torch.uint8)
         luma = yuv[..., :4].view(frames, rows, cols, 2, 2).transpose(2, 3).reshape(frames, -1)
         chroma = yuv[..., 4:].permute(0, 3, 1, 2).reshape(frames, -1)
-        planes = torch.cat((luma, chroma), dim=1).cpu().numpy()
-        return [planes[i].tobytes() for i in range(frames)]
+        return torch.cat((luma, chroma), dim=1)
 
     @torch.no_grad()
     def prime(self, latents: Tensor, state: DecodeState, first_latent: int) -> None:
