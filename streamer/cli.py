@@ -79,6 +79,9 @@ class Serve:
             "--videos-hours", type=float, default=24.0, help="how long they are kept (default %(default)g)"
         )
         parser.add_argument(
+            "--lora-dir", type=Path, metavar="FOLDER", help="let POST /v1/loras load adapters from here"
+        )
+        parser.add_argument(
             "--no-trust-loopback",
             dest="trust_loopback",
             action="store_false",
@@ -114,6 +117,8 @@ def settings_of(args: argparse.Namespace) -> Settings:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(args, name):g}: must be above 0, at most 1000000")
     if args.seed is not None and not 0 <= args.seed < 1 << 64:
         raise UsageError(f"--seed {args.seed}: must be 0 to 2^64 - 1")
+    if args.lora_dir is not None and not args.lora_dir.is_dir():
+        raise UsageError(f"--lora-dir {args.lora_dir}: no such folder")
     return Settings(
         model=args.model,
         host=args.host,
@@ -133,6 +138,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         videos=args.videos,
         videos_bytes=int(args.videos_gb * 2**30),
         videos_keep_s=args.videos_hours * 3600,
+        lora_dir=args.lora_dir,
         trust_loopback=args.trust_loopback,
     )
 
@@ -208,7 +214,8 @@ async def serve_on(listener: socket.socket, settings: Settings) -> int:
             await asyncio.wait({stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
         return 0
     except EngineError as error:
-        print(f"streamer serve: --model {settings.model}: {error}", file=sys.stderr)
+        option = "" if str(error).startswith("--") else f"--model {settings.model}: "
+        print(f"streamer serve: {option}{error}", file=sys.stderr)
         return 2
     except SessionError as error:
         print(f"streamer serve: --prompt: {error}", file=sys.stderr)

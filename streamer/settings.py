@@ -41,6 +41,8 @@ class Settings:
     """Most bytes of finished clips; the oldest go first."""
     videos_keep_s: float = 86400.0
     """How long a clip is kept once it is made."""
+    lora_dir: Path | None = None
+    """Where adapters may be loaded from while the server runs; None: none may."""
     trust_loopback: bool = True
     """Whoever comes from this machine may steer and end streams without a token."""
 

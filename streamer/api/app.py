@@ -12,7 +12,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from streamer.api import events, model, problems, steers, streams, video, videos, whep
+from streamer.api import events, loras, model, problems, steers, streams, video, videos, whep
 from streamer.api.auth import HostCheck, OriginCheck
 from streamer.api.limits import BodyLimit
 from streamer.api.state import State
@@ -89,7 +89,7 @@ def create_app(settings: Settings, sessions: Sessions, engine: Engine, clips: Cl
     if settings.on_loopback:
         app.add_middleware(HostCheck, names=settings.hosts)
     app.add_middleware(Stamp)
-    for part in (model, streams, steers, whep, video, events, videos):
+    for part in (model, loras, streams, steers, whep, video, events, videos):
         app.include_router(part.router, prefix="/v1")
 
     @app.get("/healthz")

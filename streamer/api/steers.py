@@ -23,6 +23,7 @@ def steer(session: Session, body: SteerBody, actor: str) -> dict[str, Any]:
         motion_score=body.motion_score,
         negative_prompt=body.negative_prompt,
         guidance_scale=body.guidance_scale,
+        loras=None if body.loras is None else [lora.model_dump() for lora in body.loras],
     )
     return asked.info()
 

@@ -20,16 +20,8 @@ from streamer.session.spec import CreateStream
 router = APIRouter(prefix="/streams", tags=["streams"])
 
 IMAGE = "image"
-_NOT_TEXT = (
-    "seed",
-    "rate_hz",
-    "motion_score",
-    "guidance_scale",
-    "idle_timeout_s",
-    "max_duration_s",
-    "metadata",
-    "loras",
-)
+_TEXT = ("prompt", "size", "negative_prompt", IMAGE, "log", "idle")
+"""Fields of a form that are text; all others are JSON."""
 
 
 def shown(session: Session, state: State, request: Request) -> dict[str, Any]:
@@ -72,7 +64,7 @@ def shown(session: Session, state: State, request: Request) -> dict[str, Any]:
 @router.post("", status_code=201, openapi_extra=forms.schema(StreamBody, IMAGE))
 async def create(state: StateOf, request: Request, response: Response) -> dict[str, Any]:
     """A new stream; its control token is shown only here."""
-    body, file = await forms.asked(request, StreamBody, file=IMAGE, most=images.MAX_IMAGE_BYTES + 1, values=_NOT_TEXT)
+    body, file = await forms.asked(request, StreamBody, file=IMAGE, most=images.MAX_IMAGE_BYTES + 1, text=_TEXT)
     if body.image is not None:
         file = await images.from_data_url(body.image)
     if file is not None:

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from streamer.engine.protocol import Denoised, ModelInfo
-from streamer.session import log, spec
+from streamer.session import log, loras, spec
 from streamer.session.pacing import Pacer
 from streamer.session.reports import Reports
 from streamer.session.spec import StreamSpec
@@ -43,6 +43,7 @@ class Steering:
         motion_score: int | None,
         negative_prompt: str | None,
         guidance_scale: float | None,
+        adapters: loras.Wanted | None,
     ) -> Steer:
         """Put a steer at its boundary, and tell; see `Session.steer`. `next_tick_s` is None while nothing plays."""
         spec.steer_values(self._model, prompt, motion_score, negative_prompt, guidance_scale)
@@ -60,6 +61,7 @@ class Steering:
             motion_score=before.motion_score if motion_score is None else motion_score,
             negative_prompt=before.negative_prompt if negative_prompt is None else negative_prompt,
             guidance_scale=before.guidance_scale if guidance_scale is None else guidance_scale,
+            loras=loras.chosen(adapters, self._model, before.loras),
             asked_s=now_s,
             urgent=wait_s == 0,
             eta_s=due_s - now_s if math.isfinite(due_s) else None,
@@ -124,4 +126,5 @@ def _steer(line: log.Header | log.Entry, at_latent: int) -> Steer:
         motion_score=line.motion_score,
         negative_prompt=line.negative_prompt,
         guidance_scale=line.guidance_scale,
+        loras=line.loras,
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 from streamer.engine import protocol
 from streamer.engine.protocol import first_picture
+from streamer.session import loras
 from streamer.session.errors import SteerLocked, SteerUnknown, TooMany
 from streamer.session.events import rfc3339
 
@@ -44,6 +45,7 @@ class Steer:
     motion_score: int | None = None
     negative_prompt: str | None = None
     guidance_scale: float | None = None
+    loras: tuple[protocol.Lora, ...] = ()
     id: str = field(default_factory=lambda: f"ste_{secrets.token_hex(16)}")
     status: SteerStatus = SteerStatus.QUEUED
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -73,6 +75,7 @@ class Steer:
             motion_score=self.motion_score,
             negative_prompt=self.negative_prompt,
             guidance_scale=self.guidance_scale,
+            loras=self.loras,
         )
 
     def info(self) -> dict[str, Any]:
@@ -89,6 +92,8 @@ class Steer:
         for name in ("motion_score", "negative_prompt", "guidance_scale", "latency_s", "reason"):
             if getattr(self, name) is not None:
                 shown[name] = getattr(self, name)
+        if self.loras:
+            shown["loras"] = loras.shown(self.loras)
         return shown
 
 
