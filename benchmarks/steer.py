@@ -1,23 +1,27 @@
 """How fast a steer is: wait, compute and total from its POST to its first picture, while a viewer watches.
 
     python -m benchmarks.steer [--model model/starter | --url http://127.0.0.1:8000] [--steers 60] [--seed 1]
+                               [--sides cut,whole] [--steer-block N]
 
-Starts `streamer serve` (or takes a running server's `main`), watches the video over its WebSocket, and steers at
-random moments, each after the one before was released. By the server's clock, *compute* is from telling the worker to
-the steer's first decoded picture, *wait* the rest of the time until that was due, *total* both. By this process's,
-*client* is from the POST to the `steer.released` event, *viewer* from the POST to the fragment with that picture.
+Starts `streamer serve` once a side: *cut*, where a steer may begin inside a block (and with a block of --steer-block
+latent frames), and *whole*, where it waits for a block to end; both on the same weights. Or takes a running server's
+`main`, as it is. Watches the video over its WebSocket, and steers at random moments, each after the one before was
+released. By the server's clock, *compute* is from telling the worker to the steer's first decoded picture, *wait* the
+rest of the time until that was due, *total* both. By this process's, *client* is from the POST to the
+`steer.released` event, *viewer* from the POST to the fragment with that picture.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import random
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +43,48 @@ def main() -> None:
     parser.add_argument("--url", help="a running server instead")
     parser.add_argument("--steers", type=int, default=60)
     parser.add_argument("--seed", type=int, default=1, help="of the moments and prompts")
+    parser.add_argument("--sides", default="whole,cut", help="whole, cut or both")
+    parser.add_argument("--steer-block", type=int, help="latent frames; default: what the checkpoint says")
     options = parser.parse_args()
-    asyncio.run(run(options))
+    if options.url:
+        asyncio.run(run(options.url, options))
+        return
+    for side in options.sides.split(","):
+        with tempfile.TemporaryDirectory() as folder:
+            asyncio.run(measure(variant(options.model, Path(folder), side, options.steer_block), options))
 
 
-async def run(options: argparse.Namespace) -> None:
+def variant(model: Path, folder: Path, side: str, steer_block: int | None) -> Path:
+    """A folder with the model's own files, and a `stream.json` that lets steers cut blocks or not."""
+    config = json.loads((model / "stream.json").read_text())
+    lengths = config["block_latent_frames"]
+    if side == "cut":
+        longest = max(lengths[0], config.get("first_block_latent_frames", 1))
+        config["block_latent_frames"] = [*lengths, *sorted({*range(1, longest), steer_block or 1} - {*lengths})]
+        config["cut_blocks"] = True
+        config["steer_block_latent_frames"] = steer_block or config.get("steer_block_latent_frames")
+    elif side == "whole":
+        config |= {"cut_blocks": False, "steer_block_latent_frames": None}
+    else:
+        raise SystemExit(f"--sides: {side!r} is neither cut nor whole")
+    for path in model.iterdir():
+        (folder / path.name).symlink_to(path.resolve())
+    (folder / "stream.json").unlink()
+    (folder / "stream.json").write_text(json.dumps(config))
+    steer = f", a steer's of {config['steer_block_latent_frames']}" if config["steer_block_latent_frames"] else ""
+    print(f"\n{side}: blocks of {lengths[0]} latent frames{steer}", flush=True)
+    return folder
+
+
+async def measure(model: Path, options: argparse.Namespace) -> None:
+    """Start a server, steer and print."""
+    async with serve(model) as (url, _):
+        await run(url, options)
+
+
+async def run(url: str, options: argparse.Namespace) -> None:
     """Steer and print."""
-    async with server(options) as url, Client(url) as client:
+    async with Client(url) as client:
         model = await client.model()
         stream = await client.streams.get("main")
         watch = Watch(stream)
@@ -60,16 +99,6 @@ async def run(options: argparse.Namespace) -> None:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
     print_table(rows, watch, stream.info)
-
-
-@asynccontextmanager
-async def server(options: argparse.Namespace) -> AsyncIterator[str]:
-    """The address of a server that is ready."""
-    if options.url:
-        yield options.url
-        return
-    async with serve(options.model) as (url, _):
-        yield url
 
 
 class Watch:
