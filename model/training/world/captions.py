@@ -1,22 +1,24 @@
 """Captions: what a person might type for a set of attributes, or for a change of some of them.
 
-Wide on purpose: synonyms, order, joining words and omissions vary, because the text encoder learns English from
-these sentences only. Always lower case.
+Wide on purpose: synonyms, order, joining words and omissions vary, and every second caption is of the far wider
+wording of `wording.py`, because the transformer learns English from these sentences only. Always lower case.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 
 from model.training.world.attributes import NAMES, value
+from model.training.world.wording import insert, training
 
 Generator = torch.Generator | random.Random
 
 # How often a full caption leaves an attribute out; the renderer shows it all the same.
 OMIT = {"scene": 0.04, "time of day": 0.15, "weather": 0.25, "subject": 0.06, "colour": 0.12, "camera": 0.75}
+WIDE = 0.5  # share of captions and orders in wide wording
 PLAIN_PHRASE = 0.4  # share of the plain prompt among all phrases of a value
 
 _NIGHTFALL: dict[str, tuple[str, ...]] = {
@@ -62,40 +64,45 @@ def phrase(key: str, name: str, rng: random.Random) -> str:
     return rng.choice(v.synonyms)
 
 
-def _with_colour(noun: str, colour: str) -> str:
-    """'a sailboat', 'red' -> 'a red sailboat'; 'birds' -> 'red birds'."""
-    for article in ("a few ", "some ", "a ", "an "):
-        if noun.startswith(article):
-            shown = article if len(article) > 3 else "an " if colour[0] in "aeiou" else "a "
-            return f"{shown}{colour} {noun.removeprefix(article)}"
-    return f"{colour} {noun}"
-
-
 def _subject(attributes: Mapping[str, str], rng: random.Random, keep_colour: bool) -> str:
     noun = phrase("subject", attributes["subject"], rng)
     if attributes["subject"] == "none" or not keep_colour:
         return noun
-    return _with_colour(noun, phrase("colour", attributes["colour"], rng))
+    return insert(noun, phrase("colour", attributes["colour"], rng))
 
 
 def caption(attributes: Mapping[str, str], generator: Generator, *, mention: Iterable[str] = ()) -> str:
     """A full description. `attributes` has every key of `attributes.KEYS`; those in `mention` are never left out."""
     rng = as_random(generator)
+    return compose(attributes, choose_told(attributes, rng, mention), rng)
+
+
+def choose_told(attributes: Mapping[str, str], rng: random.Random, mention: Iterable[str] = ()) -> set[str]:
+    """The attributes that a full description tells, at least one; those in `mention` always."""
     must = set(mention)
-    drop = {
+    told = {
         k
         for k, p in OMIT.items()
-        if k not in must and rng.random() < (max(p, 0.55) if attributes[k] in ("clear", "still") else p)
+        if k in must or rng.random() >= (max(p, 0.55) if attributes[k] in ("clear", "still") else p)
     }
-    if attributes["subject"] == "none" and "subject" not in must and rng.random() < 0.7:
-        drop.add("subject")
-    if "colour" in must and attributes["subject"] != "none":
-        drop.discard("subject")
-    parts = {k: phrase(k, attributes[k], rng) for k in ("scene", "time of day", "weather", "camera") if k not in drop}
-    if "subject" not in drop:
-        parts["subject"] = _subject(attributes, rng, "colour" not in drop)
-    if not parts:
-        parts["scene"] = phrase("scene", attributes["scene"], rng)
+    if attributes["subject"] == "none":
+        told.discard("colour")
+        if "subject" not in must and rng.random() < 0.7:
+            told.discard("subject")
+    elif "colour" in must:
+        told.add("subject")
+    elif "subject" not in told:
+        told.discard("colour")
+    return told or {"scene"}
+
+
+def compose(attributes: Mapping[str, str], told: Collection[str], rng: random.Random) -> str:
+    """A full description that tells the attributes in `told`, in either wording."""
+    if rng.random() < WIDE:
+        return training().describe(attributes, told, rng)
+    parts = {k: phrase(k, attributes[k], rng) for k in ("scene", "time of day", "weather", "camera") if k in told}
+    if "subject" in told:
+        parts["subject"] = _subject(attributes, rng, "colour" in told)
     return _join(parts, rng)
 
 
@@ -142,6 +149,8 @@ def short_caption(
     rng = as_random(generator)
     held = dict(before or {})
     now = {**held, **changes}
+    if rng.random() < WIDE:
+        return training().order(changes, held, rng)
     said: list[str] = []
     if "scene" in changes:
         said.append(rng.choice(_SCENE).format(phrase("scene", changes["scene"], rng)))
