@@ -20,7 +20,7 @@ B = TypeVar("B", bound=BaseModel)
 
 
 async def asked(
-    request: Request, kind: type[B], *, file: str, most: int, values: Collection[str]
+    request: Request, kind: type[B], *, file: str, most: int, text: Collection[str]
 ) -> tuple[B, bytes | None]:
     """The body, and the file that came with a form.
 
@@ -29,7 +29,7 @@ async def asked(
         kind: What the body is.
         file: Name of the field that may be a file; one that is text stays in the body.
         most: Bytes that are read of the file: one more than may be, so that who checks it sees that it is too long.
-        values: Fields of a form that are JSON (numbers, objects); all others are text.
+        text: Fields of a form that are text; all others are JSON (numbers, objects).
 
     Raises:
         Problem, RequestValidationError: what is wrong with it.
@@ -38,7 +38,7 @@ async def asked(
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media == FORM:
         fields, content = await _form(request, file, most)
-        given: Any = {name: _value(text) if name in values else text for name, text in fields.items()}
+        given: Any = {name: value if name in text else _json(value) for name, value in fields.items()}
     elif media == JSON:
         try:
             given = json.loads(await request.body())
@@ -74,7 +74,7 @@ async def _form(request: Request, file: str, most: int) -> tuple[dict[str, str],
     return fields, content
 
 
-def _value(text: str) -> Any:
+def _json(text: str) -> Any:
     """A number or object as it would stand in JSON; whatever else stays text, and is refused as such."""
     try:
         return json.loads(text)
