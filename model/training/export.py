@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from model.training.clips import HEIGHT, RATE_HZ, WIDTH
-from model.training.distill import euler_sigmas
+from model.training.clips import HEIGHT, LENGTH_WEIGHTS, RATE_HZ, WIDTH
+from model.training.distill import SUBSTEPS, euler_sigmas, opening_points
 from model.training.dit import BLOCK_FRAMES
 from model.training.flow import SHIFT, WINDOW_BLOCKS
 from model.training.runs import read_shards, say
@@ -28,7 +28,13 @@ def timesteps(passes: int) -> list[int]:
     return [round(1000 * sigma) for sigma in euler_sigmas(passes)[:-1]]
 
 
-def stream_settings(passes: int, first_passes: int) -> dict[str, Any]:
+def first_timesteps(passes: int) -> list[int]:
+    """Return those of a stream's first block after distillation to `passes`, see `model.training.distill`."""
+    sigmas = euler_sigmas(passes * SUBSTEPS)
+    return [round(1000 * sigmas[i]) for i in opening_points(passes)[:-1]]
+
+
+def stream_settings(passes: int) -> dict[str, Any]:
     """Return the content of `stream.json`."""
     from model.training.world import vocabulary
 
@@ -36,13 +42,14 @@ def stream_settings(passes: int, first_passes: int) -> dict[str, Any]:
         "format": 1,
         "height": HEIGHT,
         "width": WIDTH,
+        "portrait": True,
         "rate_hz": RATE_HZ,
-        "block_latent_frames": [BLOCK_FRAMES],
+        "block_latent_frames": sorted(LENGTH_WEIGHTS, key=LENGTH_WEIGHTS.__getitem__, reverse=True),
         "first_block_latent_frames": BLOCK_FRAMES,
         "sampler": "euler",
         "timesteps": timesteps(passes),
         "shift": SHIFT,
-        "first_block_timesteps": None if first_passes == passes else timesteps(first_passes),
+        "first_block_timesteps": first_timesteps(passes),
         "window_blocks": WINDOW_BLOCKS,
         "sink_blocks": 0,
         "decay": 1.0,
@@ -82,7 +89,7 @@ def build_pipeline(vae_folder: Path, dit_folder: Path, text_folder: Path) -> Any
     )
 
 
-def export(vae_folder: Path, dit_folder: Path, text_folder: Path, to: Path, passes: int, first_passes: int) -> None:
+def export(vae_folder: Path, dit_folder: Path, text_folder: Path, to: Path, passes: int) -> None:
     """Write the folder `to`.
 
     Raises:
@@ -90,7 +97,7 @@ def export(vae_folder: Path, dit_folder: Path, text_folder: Path, to: Path, pass
     """
     with torch.no_grad():
         build_pipeline(vae_folder, dit_folder, text_folder).save_pretrained(to)
-    settings = json.dumps(stream_settings(passes, first_passes), indent=1, ensure_ascii=False)
+    settings = json.dumps(stream_settings(passes), indent=1, ensure_ascii=False)
     (to / "stream.json").write_text(settings + "\n", encoding="utf-8")
     size = sum(file.stat().st_size for file in to.rglob("*") if file.is_file())
     say(f"export: {to}, {size / 2**20:.1f} MiB")
@@ -106,9 +113,8 @@ def main() -> None:
     parser.add_argument("--text", type=Path, required=True, help="folder with tokenizer/ and text_encoder/")
     parser.add_argument("--to", type=Path, default=Path("model/starter"))
     parser.add_argument("--passes", type=int, default=4, help="Euler passes of a block")
-    parser.add_argument("--first-passes", type=int, help="of the first block; default: as the others")
     args = parser.parse_args()
-    export(args.vae, args.dit, args.text, args.to, args.passes, args.first_passes or args.passes)
+    export(args.vae, args.dit, args.text, args.to, args.passes)
 
 
 if __name__ == "__main__":
