@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -77,7 +76,7 @@ def load_scheduler(folder: str | Path) -> Any:
         return clip_scheduler()
     name = read_json(place / CONFIG).get("_class_name")
     found: Any = getattr(diffusers, str(name), None)
-    if not inspect.isclass(found) or SchedulerMixin not in found.__mro__:
+    if SchedulerMixin not in getattr(found, "__mro__", ()):
         raise CheckpointError(f"{place / CONFIG}: {name!r} is no scheduler of diffusers")
     try:
         return found.from_pretrained(place, local_files_only=True)

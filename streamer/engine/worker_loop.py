@@ -10,7 +10,7 @@ from typing import TypeVar
 import psutil
 from torch import Tensor
 
-from model.stream import advance
+from model.chain import advance
 from streamer.engine import worker_loras
 from streamer.engine.link import Link
 from streamer.engine.protocol import (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -13,11 +14,14 @@ from PIL import Image
 from torch import Tensor
 
 from model.adapted import Adapter, AdapterSet, adapter_set
+from model.chain import ChainStream, ChainVAE, open_stream, stream_vae
 from model.checkpoint import Checkpoint
 from model.image_start import first_latent
 from model.snapshot import Snapshot, pack, unpack
-from model.state import StatePool
+from model.state import StatePool, layout_of
 from model.stream import LatentStream, new_pool
+from model.vae import StreamingVAE
+from model.weights import Kind
 from streamer.engine import protocol
 from streamer.engine.blocks import Blocks
 from streamer.engine.protocol import Steer, first_picture
@@ -43,12 +47,38 @@ class Models:
     default_loras: tuple[protocol.Lora, ...] = ()
     """What a new stream has where nobody said, as far as the worker was started with it."""
 
-    def pool(self, height: int, width: int) -> StatePool:
-        """The pool for latents of this size, in latent pixels."""
+    def pool(self, height: int, width: int) -> StatePool | None:
+        """The pool for latents of this size, in latent pixels; None where clips in a row keep no state.
+
+        Raises:
+            ValueError: no size for the checkpoint.
+        """
+        checkpoint = self.checkpoint
+        if self.chained:
+            layout_of(checkpoint.transformer.config, height, width)
+            return None
         if (height, width) not in self.pools:
-            checkpoint = self.checkpoint
             self.pools[height, width] = new_pool(checkpoint.transformer, height, width, checkpoint.config)
         return self.pools[height, width]
+
+    @property
+    def chained(self) -> bool:
+        """Whether streams are whole clips in a row."""
+        return self.checkpoint.kind is Kind.CLIP
+
+    @cached_property
+    def vae(self) -> StreamingVAE | ChainVAE:
+        """What decodes streams."""
+        return stream_vae(self.checkpoint)
+
+    def stream(self, height: int, width: int, **options: Any) -> LatentStream | ChainStream:
+        """A stream of latents of this size, in latent pixels.
+
+        Raises:
+            ValueError: no size for the checkpoint, or another argument outside its limit.
+        """
+        pool = self.pool(height, width)
+        return open_stream(self.checkpoint, height=height, width=width, pool=pool, adapters=self.adapters, **options)
 
     def texts(self, steer: Steer) -> dict[str, Any]:
         """The arguments of `LatentStream` and its `steer` that a steer stands for."""
@@ -114,7 +144,7 @@ class WorkerStream:
         self.id, self.epoch = message.stream, message.epoch
         self._models = models
         checkpoint = models.checkpoint
-        self._vae = checkpoint.vae
+        self._vae: Any = models.vae
         config = checkpoint.config
         self._blocks = Blocks(
             config.first_block_latent_frames if message.image is None else 1,
@@ -131,22 +161,18 @@ class WorkerStream:
         factor = self._vae.spatial_factor
         height, width = message.height // factor, message.width // factor
         try:
-            pool = models.pool(height, width)
+            models.pool(height, width)
         except ValueError as error:
             raise StreamError(f"{message.width}x{message.height} is no size for this checkpoint: {error}") from error
         if (height * factor, width * factor) != (message.height, message.width):
             raise StreamError(f"{message.width}x{message.height}: not multiples of {factor}")
         self._kept: dict[int, Tensor] = {}
         self._compute_s = 0.0
-        self.latents = LatentStream(
-            checkpoint.transformer,
-            height=height,
-            width=width,
+        self.latents: Any = models.stream(
+            height,
+            width,
             seed=message.seed,
             image=None if message.image is None or message.snapshot else self._first_latent(message),
-            pool=pool,
-            config=config,
-            adapters=models.adapters,
             **models.texts(self._steer),
         )
         try:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import psutil
 import torch
 
-from model.stream import LatentStream, advance
+from model.chain import advance
 from streamer.engine.protocol import Steer, Timings
 from streamer.engine.worker_stream import KEPT_EXTRA_LATENTS, Models
 
@@ -99,10 +100,11 @@ def _latent_size(models: Models) -> tuple[int, int]:
 def _roll_nbytes(models: Models) -> int:
     """Bytes of a stream's roll state at the checkpoint's size, with its kept latents."""
     height, width = _latent_size(models)
-    kept = models.checkpoint.vae.memory_latent_frames + KEPT_EXTRA_LATENTS
-    latents = kept * models.checkpoint.vae.channels * height * width * 4
+    kept = models.vae.memory_latent_frames + KEPT_EXTRA_LATENTS
+    latents = kept * models.vae.channels * height * width * 4
     rows = 1 if models.checkpoint.config.guidance_scale == 1 else 2
-    return rows * models.pool(height, width).slot_nbytes + latents
+    pool = models.pool(height, width)
+    return (0 if pool is None else rows * pool.slot_nbytes) + latents
 
 
 def _passes(models: Models, bucket: int) -> tuple[float, float, float]:
@@ -111,14 +113,10 @@ def _passes(models: Models, bucket: int) -> tuple[float, float, float]:
     checkpoint = models.checkpoint
     config, device = checkpoint.config, checkpoint.transformer.device
     # Every pass of a block costs the same, so blocks of a single one will do: pass; commit, pass; commit, pass.
-    stream = LatentStream(
-        checkpoint.transformer,
-        height=height,
-        width=width,
-        timesteps=config.timesteps[:1],
-        first_timesteps=config.timesteps[:1],
-        pool=models.pool(height, width),
-        config=config,
+    stream: Any = models.stream(
+        height,
+        width,
+        config=replace(config, timesteps=config.timesteps[:1], first_block_timesteps=None),
         **models.texts(Steer(at_latent=0, prompt="warming up", loras=models.default_loras)),
     )
 
@@ -131,7 +129,8 @@ def _passes(models: Models, bucket: int) -> tuple[float, float, float]:
         for _ in range(3):
             stream.restore(start)
             first += timed(1)
-        pass_s = min(timed(2 + REPEATS)[2:])
+        times = timed(2 + REPEATS)
+        pass_s = min(times[3::2] if models.chained else times[2:])  # what links clips is no pass
         steer_pass_s = pass_s
         if config.steer_block_latent_frames not in (None, config.block):
             stream.block = config.steer_block_latent_frames
@@ -150,7 +149,7 @@ def _passes(models: Models, bucket: int) -> tuple[float, float, float]:
 def _decode(models: Models) -> tuple[float, int]:
     """Seconds of a latent frame's decoding to I420, and bytes of the decoder's state."""
     height, width = _latent_size(models)
-    vae = models.checkpoint.vae
+    vae: Any = models.vae
     state = vae.new_state()
     latent = torch.zeros(1, vae.channels, 1, height, width, device=vae.device)
     times = [_timed(vae.device, lambda: vae.decode_yuv(latent, state)) for _ in range(2 + REPEATS)]
