@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 from transformers.utils import logging
 
-from model.checkpoint import Checkpoint, default_dtype, load_checkpoint
+from model.checkpoint import Checkpoint, load_checkpoint
+from model.devices import Placement
 from model.stream import LatentStream
 
 PROMPT, STEER = "a red sailboat on the sea at sunset, clear sky", "a yellow balloon over the mountains at night"
@@ -52,20 +53,24 @@ def main() -> int:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     print(f"{options.model} on {name}, torch {torch.__version__}, {options.blocks} blocks, guidance {GUIDANCE:g}")
     print(f"{'':<22}{'ms a pass':>10}{'ms a latent':>12}{'latents':>12}{'pictures':>10}{'MiB':>8}")
-    sides = [(torch.device("cpu"), torch.float32), (device, torch.float32), (device, default_dtype(device))]
+    sides = {
+        "cpu float32": Placement.of("cpu", torch.float32),
+        f"{device} float32": Placement.of(device, torch.float32),
+        f"{device} default": Placement.of(device),
+        f"{device}, text on cpu": Placement.of(device, text_offload=True),
+    }
     reference: Run | None = None
     failed = False
-    for place, dtype in dict.fromkeys(sides):
-        if place.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(place)
-        run = stream(load_checkpoint(options.model, place, dtype), options.blocks)
+    for title, place in sides.items():
+        if place.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(place.device)
+        run = stream(load_checkpoint(options.model, placement=place), options.blocks)
         reference = reference or run
         latents, pictures = distance(run, reference)
-        bounds = BOUNDS[dtype]
+        bounds = BOUNDS[place.dtype]
         passed = bool(run.latents.isfinite().all()) and latents <= bounds[0] and pictures <= bounds[1]
         failed |= not passed
-        mib = torch.cuda.max_memory_allocated(place) / 2**20 if place.type == "cuda" else 0
-        title = f"{place.type} {str(dtype).removeprefix('torch.')}"
+        mib = torch.cuda.max_memory_allocated(place.device) / 2**20 if place.device.type == "cuda" else 0
         print(
             f"{title:<22}{run.pass_ms:>10.2f}{run.decode_ms:>12.2f}{latents:>12.2e}{pictures:>10.2f}{mib:>8.0f}"
             f"{'' if passed else '  ABOVE ITS BOUND'}",

@@ -55,7 +55,8 @@ class Placement:
             device: of the transformer, the VAE and the streams' state.
             dtype: of the transformer; None takes `default_dtype`.
             vae_dtype: None takes `dtype`, or float32 where that is float16.
-            text_dtype: None takes bfloat16 where the device computes in it and is not the CPU, else float32.
+            text_dtype: None takes float32 for a float32 transformer and on a device that is all CPU, else bfloat16
+                where the encoder's device computes in it.
             text_offload: keep the text encoder on the CPU. A prompt then takes longer, the device's memory (5 GB with
                 Gemma-2-2b) is free for streams.
         """
@@ -65,9 +66,8 @@ class Placement:
         if vae_dtype is None:
             vae_dtype = torch.float32 if dtype == torch.float16 else dtype
         if text_dtype is None:
-            half = text_place != torch.device("cpu") or text_offload
-            text_dtype = default_dtype(text_place) if half else torch.float32
-            text_dtype = torch.float32 if text_dtype == torch.float16 else text_dtype
+            half = dtype != torch.float32 and place.type != "cpu" and default_dtype(text_place) == torch.bfloat16
+            text_dtype = torch.bfloat16 if half else torch.float32
         return cls(place, dtype, vae_dtype, text_place, text_dtype)
 
 

@@ -101,10 +101,12 @@ def block_noise(
     """Noise of a block, (1, channels, frames, height, width) float32, from a function or a seed."""
     span = range(first_frame, first_frame + frames)
     if isinstance(source, int):
-        drawn = [philox_normal(source, frame, pass_, shape, device) for frame in span]
+        # Metal's 64-bit integers are not relied on: there the host draws.
+        place = "cpu" if torch.device(device).type == "mps" else device
+        drawn = [philox_normal(source, frame, pass_, shape, place) for frame in span]
     else:
-        drawn = [source(frame, pass_).to(device, torch.float32) for frame in span]
-    return torch.stack(drawn, dim=1).unsqueeze(0)
+        drawn = [source(frame, pass_).to(torch.float32) for frame in span]
+    return torch.stack(drawn, dim=1).unsqueeze(0).to(device)
 
 
 def _box_muller(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

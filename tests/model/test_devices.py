@@ -204,6 +204,7 @@ def test_defaults_suit_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (place.device.type, place.text_device.type) == ("cuda", "cpu")
     assert place.text_dtype == default_dtype("cpu")
     assert Placement.of("cpu", bf16, fp32, bf16).vae_dtype == fp32
+    assert Placement.of("cuda", fp32).text_dtype == fp32
 
 
 @pytest.mark.parametrize(
