@@ -22,6 +22,7 @@ router = APIRouter(prefix="/videos", tags=["videos"])
 MAX_PAGE = 100
 MAX_WAIT_S = 30.0
 PICTURE = "input_reference"
+_TEXT = tuple(VideoBody.model_fields)
 
 
 def shown(video: Video, state: State) -> dict[str, Any]:
@@ -67,8 +68,8 @@ VideoOf = Annotated[Video, Depends(video_of)]
 @router.post("", openapi_extra=forms.schema(VideoBody, PICTURE))
 async def create(state: StateOf, request: Request, response: Response) -> dict[str, Any]:
     """A new clip; its control token is shown only here."""
-    # Numbers of a form stay text: OpenAI's `seconds` is text in JSON, too.
-    body, file = await forms.asked(request, VideoBody, file=PICTURE, most=images.MAX_IMAGE_BYTES + 1, values=())
+    # All fields of a form stay text: OpenAI's `seconds` is text in JSON, too.
+    body, file = await forms.asked(request, VideoBody, file=PICTURE, most=images.MAX_IMAGE_BYTES + 1, text=_TEXT)
     reference = body.input_reference
     if reference is not None:
         url = reference if isinstance(reference, str) else reference.image_url
