@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import json
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from tiny import save_tiny_model
+from tiny_lora import save_tiny_lora
 
 from streamer.engine.blocks import Blocks
 from streamer.engine.process import Engine
@@ -152,6 +154,32 @@ async def test_parked_and_watched_again_goes_on_bit_for_bit(
     await check_replay(sessions, session)
 
 
+async def test_adapters_turned_while_the_video_runs_are_in_its_log(
+    server: tuple[Engine, Sessions], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """They come as a slider gives them, faster than boundaries: the last one before each boundary counts."""
+    engine, sessions = server
+    folder = save_tiny_lora(tmp_path_factory.mktemp("adapter") / "ink")
+    session = sessions.create(CreateStream(prompt="the sea by day", seed=13))
+    async with watched(session):
+        await reached(session, 5)
+        ink = await engine.loras.load("ink", str(folder), 0.0)
+        turned = [
+            session.steer("the sea by day", loras=[{"name": "ink", "weight": weight / 10}]) for weight in range(1, 9)
+        ]
+        await released(session, turned[-1])
+        off = session.steer("the sea by day", loras=[])
+        await released(session, off)
+        await reached(session, session.picture + 20)
+    counted = [steer for steer in turned if steer.status is SteerStatus.RELEASED]
+    assert counted[-1] is turned[-1]
+    assert all(steer.status is SteerStatus.SUPERSEDED for steer in turned if steer not in counted)
+    lines = [json.loads(line) for line in session.log_lines()]
+    expected = [[{"name": "ink", "weight": steer.loras[0].weight, "sha256": ink.sha256}] for steer in counted]
+    assert [line.get("loras", []) for line in lines] == [[], *expected, []]
+    await check_replay(sessions, session)
+
+
 async def test_main_outlives_its_worker_bit_for_bit(
     server: tuple[Engine, Sessions], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,3 +204,12 @@ async def test_main_outlives_its_worker_bit_for_bit(
         await reached(main, main.picture + 20)
     await check_replay(sessions, main)
     assert sessions.main is not main
+
+
+async def test_an_adapter_loaded_later_is_there_after_a_restart(server: tuple[Engine, Sessions]) -> None:
+    engine, sessions = server
+    assert engine.restarts == 1
+    session = sessions.create(CreateStream(prompt="the sea", loras=[{"name": "ink", "weight": 1}]))
+    async with watched(session):
+        await reached(session, 1)
+    await session.end()
