@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.quality.generate import Context, rendered
+from benchmarks.quality.generate import Context
 from benchmarks.quality.prompts import KINDS, Wish, held_out_share
 from benchmarks.quality.report import Table, percent
 from model.training.world import KEYS, Attributes
@@ -26,7 +26,9 @@ def measure(context: Context) -> list[Table]:
     asked = [w for opening in context.openings for w in opening.wishes]
     seen = [found for opening in context.openings for found in context.judge.names(opening.views)]
     table = Table(
-        f"Adherence: % of named attributes seen in the second block, {len(asked)} prompts", [*KEYS, "all named"]
+        f"Adherence: % of named attributes seen in the second block, {len(asked)} prompts",
+        [*KEYS, "all named"],
+        name="adherence",
     )
     for kind in (*KINDS, None):
         chosen = [i for i, w in enumerate(asked) if kind in (None, w.kind)]
@@ -59,7 +61,7 @@ def _show(context: Context) -> None:
     count = min(SHOWN, len(some))
     some = [some[i * len(some) // count] for i in range(count)]
     half = context.sheet.columns // 2
-    renders = rendered([w for w, _ in some], 1, context.options.seed)[:, 0]
+    renders = context.rendered([w for w, _ in some], 1)[:, 0]
     for start in range(0, len(some), half):
         pairs = list(zip(some[start : start + half], renders[start : start + half], strict=True))
         labels = [text for (w, _), _ in pairs for text in (f"{w.kind}: {w.prompt}", _named(w))]

@@ -31,10 +31,23 @@ BLUR = (1.3, 2.6)
 
 
 def shrink(pictures: Tensor) -> Tensor:
-    """Pictures (..., 3, h, w) uint8 of any size -> (..., 3, 72, 128) uint8, by area."""
+    """Pictures (..., 3, h, w) uint8 of any size -> (..., 3, 72, 128) uint8, by area.
+
+    Other shapes than 16:9 keep theirs: the world's scale follows from the height.
+    """
     flat = pictures.flatten(0, -4).float()
-    small = F.interpolate(flat, (HEIGHT, WIDTH), mode="area")
-    return small.round().to(torch.uint8).view(*pictures.shape[:-2], HEIGHT, WIDTH)
+    width = 2 * round(HEIGHT * pictures.shape[-1] / pictures.shape[-2] / 2)
+    small = F.interpolate(flat, (HEIGHT, width), mode="area")
+    return small.round().to(torch.uint8).view(*pictures.shape[:-2], HEIGHT, width)
+
+
+def widened(pictures: Tensor) -> Tensor:
+    """Pictures (..., 72, w), w below 128, mirrored at both sides until they are 128 wide."""
+    while pictures.shape[-1] < WIDTH:
+        add = min(pictures.shape[-1], (WIDTH - pictures.shape[-1] + 1) // 2)
+        mirrored = pictures.flip(-1)
+        pictures = torch.cat((mirrored[..., -add:], pictures, mirrored[..., :add]), -1)
+    return pictures[..., :WIDTH]
 
 
 def way(views: Tensor) -> Tensor:
@@ -107,10 +120,16 @@ def random_attributes(rng: random.Random) -> Attributes:
     return found
 
 
-def render_pairs(scripts: Sequence[Script], first_s: float = 0.0) -> Tensor:
-    """One view of each script without changes, (clips, 2, 3, 144, 256), beginning about `first_s` seconds in."""
+def render_pairs(
+    scripts: Sequence[Script],
+    first_s: float = 0.0,
+    height: int = 144,
+    width: int = 256,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """One view of each script without changes, (clips, 2, 3, height, width), beginning about `first_s` seconds in."""
     step = round(first_s * RATE_HZ / GAP)
-    return render(scripts, 2, rate_hz=RATE_HZ / GAP, first_picture=step)
+    return render(scripts, 2, height=height, width=width, rate_hz=RATE_HZ / GAP, device=device, first_picture=step)
 
 
 def _render_batch(seed: int, count: int) -> tuple[Tensor, Tensor]:
@@ -137,7 +156,7 @@ def _augment(views: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     if random.random() < 0.5:
         views, labels = views.flip(-1), labels.clone()
         camera = labels[:, KEYS.index("camera")]
-        camera[:] = torch.tensor([0, 2, 1])[camera]
+        camera[:] = torch.tensor([0, 2, 1], device=camera.device)[camera]
     flat = views.flatten(0, 1)
     if random.random() < 0.7:
         factor = random.uniform(*BLUR)
@@ -146,12 +165,14 @@ def _augment(views: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     x, y = random.randrange(17), random.randrange(7)
     flat = F.pad(flat, (8, 8, 3, 3), mode="replicate")[:, :, y : y + HEIGHT, x : x + WIDTH]
     views = flat.view_as(views)
-    gain = 1 + 0.06 * torch.randn(len(views), 1, 3, 1, 1)
-    return views * gain + 0.03 * torch.randn(len(views), 1, 3, 1, 1) + 0.02 * torch.randn_like(views), labels
+    gain, tint = torch.randn(2, len(views), 1, 3, 1, 1, device=views.device)
+    return views * (1 + 0.06 * gain) + 0.03 * tint + 0.02 * torch.randn_like(views), labels
 
 
-def train(clips: int, steps: int, seed: int = 0, workers: int = 2) -> tuple[Classifier, Tensor, Tensor]:
-    """Render clips and train on them; gives also views and labels of further, held-out clips."""
+def train(
+    clips: int, steps: int, seed: int = 0, workers: int = 2, device: torch.device | str = "cpu"
+) -> tuple[Classifier, Tensor, Tensor]:
+    """Render clips on the host and train on them; gives also views and labels of further, held-out clips."""
     begin = time.monotonic()
     held_views, held_labels = _renders(min(HELD_OUT_CLIPS, clips), seed + 1, workers)
     views, labels = _renders(clips, seed + 2, workers)
@@ -159,13 +180,14 @@ def train(clips: int, steps: int, seed: int = 0, workers: int = 2) -> tuple[Clas
     print(f"classifier: {len(views) + len(held_views)} clips rendered in {took:.0f} s", flush=True)
     torch.manual_seed(seed)
     random.seed(seed)
-    net = Classifier()
+    net = Classifier().to(device)
+    views, labels = views.to(device), labels.to(device)
     matrices = [p for name, p in net.named_parameters() if p.ndim > 1 and name.startswith(("body", "neck"))]
     rest = [p for name, p in net.named_parameters() if p.ndim == 1 or not name.startswith(("body", "neck"))]
     optimisers = Optimisers(matrices, rest, muon_lr=4e-3, adam_lr=2e-3)
     average = Average(dict(net.named_parameters()), 0.99)
     for step in range(steps):
-        pick = torch.randint(len(views), (BATCH,))
+        pick = torch.randint(len(views), (BATCH,)).to(device)
         some, truth = _augment(views[pick], labels[pick])
         pictures = some[:, step % 2].contiguous(memory_format=torch.channels_last)
         found = net(some, pictures)

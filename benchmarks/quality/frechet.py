@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from benchmarks.quality.generate import Context, rendered
+from benchmarks.quality.generate import Context
 from benchmarks.quality.report import Table
 
 
@@ -24,10 +24,9 @@ def measure(context: Context) -> list[Table]:
     asked = [w for opening in context.openings for w in opening.wishes]
     views = torch.cat([opening.views for opening in context.openings])
     ours = context.judge.features(views[:, :, -1].flatten(0, 1))
-    seed = context.options.seed
-    first, second = (context.judge.features(rendered(asked, 2, seed + i).flatten(0, 1)) for i in (1, 2))
+    first, second = (context.judge.features(context.rendered(asked, 2, i).flatten(0, 1)) for i in (1, 2))
     table = Table(f"Fréchet distance of features to renders of the same attributes, {len(ours)} pictures",
-                  ("distance",), digits=2)  # fmt: skip
+                  ("distance",), digits=2, name="frechet")  # fmt: skip
     table.add("streams", distance(ours, first))
     table.add("other renders (floor)", distance(second, first))
     return [table]

@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.quality.judge import Judge, views_of
+from benchmarks.quality.noise import NoiseAhead
 from benchmarks.quality.prompts import Wish, wishes
 from benchmarks.quality.report import Sheet
 from model.checkpoint import Checkpoint
+from model.image_start import first_latent
+from model.positions import PICTURES_PER_LATENT, first_picture
 from model.stream import LatentStream, advance, new_pool
 from model.training.world import make_script, render
 
 
 @dataclass(frozen=True)
 class Options:
-    """How much is measured; `minutes` is the length of the endurance streams."""
+    """How much is measured; `minutes` are those of the endurance streams that are looked at."""
 
     prompts: int
     steers: int
-    minutes: float
+    minutes: tuple[float, ...]
     streams: int
     passes_prompts: int
-    batch: int = 8
+    batch: int
+    blocks: tuple[int, ...] = ()
     seed: int = 0
 
 
@@ -39,14 +45,23 @@ class Roll:
         checkpoint: what to run.
         prompts: one a stream.
         seed: of the first stream; the others count up.
+        size: height and width of the pictures; None for the checkpoint's own.
         timesteps: of every block, instead of the checkpoint's own.
+        images: pictures (streams, 3, height, width) uint8 to start from.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, prompts: Sequence[str], seed: int, timesteps: Sequence[float] | None = None
+        self,
+        checkpoint: Checkpoint,
+        prompts: Sequence[str],
+        seed: int,
+        size: tuple[int, int] | None = None,
+        timesteps: Sequence[float] | None = None,
+        images: Tensor | None = None,
     ) -> None:
-        config, vae = checkpoint.config, checkpoint.vae
-        height, width = config.height // vae.spatial_factor, config.width // vae.spatial_factor
+        config, vae, device = checkpoint.config, checkpoint.vae, checkpoint.transformer.device
+        pixels = size or (config.height, config.width)
+        height, width = pixels[0] // vae.spatial_factor, pixels[1] // vae.spatial_factor
         pool = new_pool(checkpoint.transformer, height, width, config, slab=len(prompts))
         self._checkpoint = checkpoint
         negative, negative_mask = checkpoint.text.encode_negative("")
@@ -61,8 +76,9 @@ class Roll:
                 negative_mask=negative_mask,
                 height=height,
                 width=width,
-                seed=seed + i,
+                noise=NoiseAhead(seed + i, (vae.channels, height, width), device),
                 timesteps=timesteps,
+                image=None if images is None else first_latent(vae, images[i].permute(1, 2, 0), *pixels),
                 pool=pool,
                 config=config,
             )
@@ -75,21 +91,28 @@ class Roll:
         for stream, prompt in zip(self._streams, prompts, strict=True):
             stream.steer(*self._checkpoint.text.encode(prompt))
 
-    def latents(self) -> Tensor:
-        """The next block of every stream, (streams, channels, frames, h, w), not decoded."""
-        while None in (found := advance(self._streams)):
-            pass
-        return torch.cat([block for block in found if block is not None])
+    def latents(self, frames: int | None = None) -> Tensor:
+        """The next block of every stream, (streams, channels, frames, h, w), not decoded.
 
-    def skip(self) -> None:
+        `frames`: its length; None for the checkpoint's own. The first block's length stays.
+        """
+        for stream in self._streams:
+            stream.block = frames or self._checkpoint.config.block
+        done: list[Tensor] = []
+        while not done:  # the streams stand at the same step, so they finish together
+            done = [block for block in advance(self._streams) if block is not None]
+        return torch.cat(done)
+
+    def skip(self, frames: int | None = None) -> None:
         """Go on by a block without decoding it."""
         keep = self._checkpoint.vae.memory_latent_frames
-        self._memory.append(self.latents())
+        self._memory.append(self.latents(frames))
         while sum(block.shape[2] for block in self._memory[1:]) >= keep:
             self._memory.pop(0)
 
-    def pictures(self, blocks: int) -> Tensor:
-        """Pictures (streams, t, 3, height, width) uint8 of the next blocks."""
+    def pictures(self, blocks: int | Sequence[int]) -> Tensor:
+        """Pictures (streams, t, 3, height, width) uint8, on the device, of so many blocks, or of blocks so long."""
+        lengths = [None] * blocks if isinstance(blocks, int) else blocks
         vae = self._checkpoint.vae
         if self._memory:
             known = torch.cat(self._memory, 2)
@@ -97,23 +120,14 @@ class Roll:
             for latents, state in zip(known.split(1), self._states, strict=True):
                 vae.prime(latents, state, first)
             self._memory = []
-        out = []
-        for _ in range(blocks):
-            block = self.latents().split(1)
-            decoded = [vae.decode(latents, state) for latents, state in zip(block, self._states, strict=True)]
-            out.append(torch.stack(decoded).permute(0, 1, 4, 2, 3).cpu())
-        return torch.cat(out, 1)
+        made = torch.cat([self.latents(frames) for frames in lengths], 2)
+        decoded = [vae.decode(latents, state) for latents, state in zip(made.split(1), self._states, strict=True)]
+        return torch.stack(decoded).permute(0, 1, 4, 2, 3)
 
     @property
     def next_picture(self) -> int:
         """Number of the picture with which the next block begins."""
-        return max(0, 4 * self._streams[0].next_frame - 3)
-
-
-def rendered(some: Sequence[Wish], pictures: int, seed: int) -> Tensor:
-    """Renders (wishes, pictures, 3, 144, 256) uint8 of what the wishes name, 16 a second."""
-    rng = random.Random(seed)
-    return render([make_script(w.attributes, [], 1, 12, rng) for w in some], pictures)
+        return first_picture(self._streams[0].next_frame)
 
 
 @dataclass
@@ -127,31 +141,60 @@ class Opening:
 
 @dataclass
 class Context:
-    """What every part of the measurement needs."""
+    """What every part of the measurement needs. `deadline` is of the monotonic clock: then parts come to an end."""
 
     checkpoint: Checkpoint
     judge: Judge
     options: Options
     steering: bool
+    size: tuple[int, int]
+    deadline: float = math.inf
     sheet: Sheet = field(default_factory=Sheet)
+
+    @property
+    def late(self) -> bool:
+        """Whether the time is over."""
+        return time.monotonic() >= self.deadline
+
+    @property
+    def device(self) -> torch.device:
+        """Where streams run and pictures lie."""
+        return self.checkpoint.transformer.device
 
     @property
     def block_pictures(self) -> int:
         """Pictures in a block that isn't the first."""
-        return 4 * self.checkpoint.config.block
+        return PICTURES_PER_LATENT * self.checkpoint.config.block
+
+    def roll(self, some: Sequence[Wish], seed: int, **options: Any) -> Roll:
+        """Streams of the wishes' prompts; options as `Roll`'s."""
+        return Roll(self.checkpoint, [w.prompt for w in some], self.options.seed + seed, self.size, **options)
+
+    def rendered(self, some: Sequence[Wish], pictures: int, seed: int = 0) -> Tensor:
+        """Renders (wishes, pictures, 3, height, width) uint8 of what the wishes name, 16 a second."""
+        rng = random.Random(self.options.seed + seed)
+        scripts = [make_script(w.attributes, [], 1, 12, rng) for w in some]
+        return render(scripts, pictures, height=self.size[0], width=self.size[1], device=self.device)
 
     @cached_property
     def openings(self) -> list[Opening]:
-        """Two blocks of every prompt, made once: adherence and Fréchet distance judge them, steering goes on."""
+        """Two blocks of every prompt, made once: adherence and Fréchet distance judge them, steering goes on.
+
+        Fewer prompts when the time is over, at least one batch.
+        """
         o = self.options
         asked, steers = wishes(o.prompts, o.seed), o.steers if self.steering else 0
         found: list[Opening] = []
-        begin = time.monotonic()
-        for start in range(0, len(asked), o.batch):
-            some = asked[start : start + o.batch]
-            roll = Roll(self.checkpoint, [w.prompt for w in some], o.seed + start)
+        begin, start = time.monotonic(), 0
+        while start < len(asked) and not (found and self.late):
+            stop = start + o.batch
+            if start < steers < stop:
+                stop = steers
+            some = asked[start:stop]
+            roll = self.roll(some, start)
             pictures = roll.pictures(2)
             last = pictures.shape[1] - 1
             found.append(Opening(some, views_of(pictures, (last - 5, last)), roll if start < steers else None))
-        print(f"{len(asked)} prompts, two blocks each: {time.monotonic() - begin:.0f} s", flush=True)
+            start = stop
+        print(f"{sum(len(o.wishes) for o in found)} prompts, two blocks each: {time.monotonic() - begin:.0f} s", flush=True)
         return found

@@ -6,35 +6,61 @@ A clip is judged by some of its views: logits are averaged over the pictures of 
 from __future__ import annotations
 
 import hashlib
+import os
+import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from benchmarks.quality import classifier
-from benchmarks.quality.classifier import CLIPS, GAP, STEPS, UNKNOWN, Classifier, shrink, train, unit
+from benchmarks.quality.classifier import (
+    CLIPS,
+    GAP,
+    STEPS,
+    UNKNOWN,
+    Classifier,
+    label,
+    random_attributes,
+    render_pairs,
+    shrink,
+    train,
+    unit,
+    widened,
+)  # fmt: skip
 from model.training import world
-from model.training.world import KEYS, NAMES, Attributes
+from model.training.world import KEYS, NAMES, Attributes, make_script
 
 FOLDER = Path("runs/quality")
+FILE = "classifier.pt"
+# What decides how a picture of given attributes looks. Captions, scripts and held-out rules don't.
+PAINTERS = (
+    "canvas", "land", "look", "palettes", "render", "sampling", "scenes", "shapes", "shot", "sky", "sprites",
+    "subject", "textures", "timeline", "water", "weather",
+)  # fmt: skip
+BATCH = 256
 
 
 @dataclass(frozen=True)
 class Judge:
-    """A trained classifier with its accuracy on held-out renders: `accuracy[key]`, over clips judged by two views."""
+    """A trained classifier with its accuracy on held-out renders: `accuracy[key]`, over clips judged by two views.
+
+    `stale` names what has changed in the world since it was trained.
+    """
 
     net: Classifier
     accuracy: dict[str, float]
+    device: torch.device
+    stale: list[str] = field(default_factory=list)
 
     @torch.no_grad()
     def logits(self, views: Tensor) -> dict[str, Tensor]:
         """Logits (clips, values) of each attribute. views: (clips, n, 2, 3, h, w) uint8, of any picture size."""
         out: dict[str, list[Tensor]] = {key: [] for key in KEYS}
-        for some in shrink(views).split(64):
-            pairs = unit(some.flatten(0, 1))
-            found = self.net(pairs, pairs.flatten(0, 1))
+        for some in views.split(max(1, BATCH // views.shape[1])):
+            pairs = unit(shrink(some.to(self.device)).flatten(0, 1))
+            found = self.net(pairs, widened(pairs.flatten(0, 1)))
             for key in KEYS:
                 per_clip = found[key].log_softmax(-1).unflatten(0, (some.shape[0], -1))
                 out[key].append(per_clip.mean(1))
@@ -47,9 +73,25 @@ class Judge:
 
     @torch.no_grad()
     def features(self, pictures: Tensor) -> Tensor:
-        """Frozen features (n, 64) of pictures (n, 3, h, w) uint8."""
-        parts = [self.net.pooled(unit(some))[1] for some in shrink(pictures).split(64)]
-        return torch.cat(parts)
+        """Frozen features (n, 64), on the host, of pictures (n, 3, h, w) uint8."""
+        parts = [self.net.pooled(widened(unit(shrink(some.to(self.device)))))[1] for some in pictures.split(BATCH)]
+        return torch.cat(parts).cpu()
+
+    def measure(self, views: Tensor, labels: Tensor) -> None:
+        """Set the accuracy from views (clips, 2, 3, h, w) and their labels (clips, attributes)."""
+        logits = self.logits(views[:, None])
+        for i, key in enumerate(KEYS):
+            known = labels[:, i] != UNKNOWN
+            right = (logits[key].argmax(-1).cpu() == labels[:, i])[known]
+            self.accuracy[key] = float(right.float().mean())
+
+    def measure_anew(self, clips: int, height: int, width: int, seed: int = 31) -> None:
+        """Set the accuracy from fresh renders of this size, by the world as it is now."""
+        rng = random.Random(seed)
+        starts = [random_attributes(rng) for _ in range(clips)]
+        scripts = [make_script(start, [], 1, 12, rng) for start in starts]
+        views = render_pairs(scripts, rng.uniform(0.0, 20.0), height, width, self.device)
+        self.measure(views, torch.tensor([[label(start, key) for key in KEYS] for start in starts]))
 
 
 def views_of(pictures: Tensor, ends: Sequence[int]) -> Tensor:
@@ -57,33 +99,47 @@ def views_of(pictures: Tensor, ends: Sequence[int]) -> Tensor:
     return torch.stack([pictures[:, [end - GAP, end]] for end in ends], 1)
 
 
-def measured(net: Classifier, views: Tensor, labels: Tensor) -> Judge:
-    judge = Judge(net, {})
-    logits = judge.logits(views[:, None])
-    for i, key in enumerate(KEYS):
-        known = labels[:, i] != UNKNOWN
-        right = (logits[key].argmax(-1) == labels[:, i])[known]
-        judge.accuracy[key] = float(right.float().mean())
-    return judge
+def painters() -> dict[str, str]:
+    """SHA-256 of each source that decides how the world looks, and of the attributes' names."""
+    folder = Path(world.__file__).parent
+    found = {name: folder / f"{name}.py" for name in PAINTERS}
+    hashes = {
+        name: hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "" for name, path in found.items()
+    }
+    return hashes | {"NAMES": hashlib.sha256(repr(NAMES).encode()).hexdigest()}
 
 
-def cache_path(folder: Path = FOLDER) -> Path:
-    """Where the weights lie: named by a hash of the world's sources and of the classifier."""
-    digest = hashlib.sha256()
-    for source in [*sorted(Path(world.__file__).parent.glob("*.py")), Path(classifier.__file__)]:
-        digest.update(source.read_bytes())
-    return folder / f"classifier-{digest.hexdigest()[:12]}.pt"
+def load_judge(
+    folder: Path = FOLDER,
+    device: torch.device | str = "cpu",
+    *,
+    anew: bool = False,
+    clips: int = CLIPS,
+    steps: int = STEPS,
+) -> Judge:
+    """The judge kept in the folder; where there is none it is trained (some minutes on two cores) and kept.
 
+    One that was trained for another state of the world's painters is used all the same, and says so in `stale`.
 
-def load_judge(folder: Path = FOLDER, clips: int = CLIPS, steps: int = STEPS) -> Judge:
-    """The judge of this world; trained (some minutes on two cores) and kept when there is none yet."""
-    path = cache_path(folder)
-    if path.is_file():
-        kept = torch.load(path, weights_only=True)
-        net = Classifier()
+    Args:
+        folder: of `classifier.pt`.
+        device: where it judges.
+        anew: train even so.
+        clips, steps: of a training.
+    """
+    device = torch.device(device)
+    path = folder / FILE
+    if path.is_file() and not anew:
+        kept = torch.load(path, weights_only=True, map_location=device)
+        net = Classifier().to(device)
         net.load_state_dict(kept["net"])
-        return Judge(net.eval().requires_grad_(False), kept["accuracy"])
-    judge = measured(*train(clips, steps))
+        stale = [name for name, digest in painters().items() if kept["painters"].get(name) != digest]
+        return Judge(net.eval().requires_grad_(False), kept["accuracy"], device, stale)
+    print(f"no classifier in {path}: training one", flush=True)
+    with torch.enable_grad():
+        net, views, labels = train(clips, steps, workers=os.cpu_count() or 1, device=device)
+    judge = Judge(net, {}, device)
+    judge.measure(views, labels)
     folder.mkdir(parents=True, exist_ok=True)
-    torch.save({"net": judge.net.state_dict(), "accuracy": judge.accuracy}, path)
+    torch.save({"net": net.state_dict(), "accuracy": judge.accuracy, "painters": painters()}, path)
     return judge

@@ -10,21 +10,14 @@ from torch import Tensor
 from benchmarks.quality.adherence import hits
 from benchmarks.quality.classifier import GAP
 from benchmarks.quality.endurance import steady_wishes
-from benchmarks.quality.generate import Context, Roll, rendered
+from benchmarks.quality.generate import Context
 from benchmarks.quality.judge import views_of
+from benchmarks.quality.look import sharpness
 from benchmarks.quality.report import Table, percent
 from model.vae import StreamingVAE
 
 PASSES = (1, 2, 4, 32)
 SHOWN = 3
-
-
-def sharpness(pictures: Tensor) -> float:
-    """Mean gradient of pictures (..., 3, h, w) uint8: the mean of |d/dx| plus that of |d/dy|, colours in 0..255."""
-    wide = pictures.float()
-    across = (wide[..., 1:] - wide[..., :-1]).abs().mean()
-    down = (wide[..., 1:, :] - wide[..., :-1, :]).abs().mean()
-    return float(across + down)
 
 
 def timesteps(passes: int, shift: float) -> list[float]:
@@ -36,7 +29,7 @@ def timesteps(passes: int, shift: float) -> list[float]:
 def reconstructed(vae: StreamingVAE, clips: Tensor) -> Tensor:
     """Clips (n, 1 + 4 k, 3, h, w) through encoder and decoder."""
     out = [vae.decode(vae.encode(clip.permute(0, 2, 3, 1)), vae.new_state()) for clip in clips]
-    return torch.stack(out).permute(0, 1, 4, 2, 3).cpu()
+    return torch.stack(out).permute(0, 1, 4, 2, 3)
 
 
 def measure(context: Context) -> list[Table]:
@@ -46,7 +39,7 @@ def measure(context: Context) -> list[Table]:
     table = Table(
         f"Passes: {len(some)} prompts, second block; {config.sampler}, shift {config.shift:g}; as shipped: "
         f"{len(config.timesteps)} passes, first block {len(config.first_block_timesteps or config.timesteps)}",
-        ("sharpness", "scores %"), digits=2,
+        ("sharpness", "scores %"), digits=2, name="passes",
     )  # fmt: skip
     shown: list[tuple[str, Tensor]] = []
 
@@ -56,12 +49,14 @@ def measure(context: Context) -> list[Table]:
         table.add(name, sharpness(pictures[:, last - GAP :]), percent(hits(some, seen)))
         shown.append((name, pictures[:, -1]))
 
-    renders = rendered(some, context.block_pictures + 1, options.seed)
+    renders = context.rendered(some, context.block_pictures + 1)
     add("renders", renders)
     add("reconstructions", reconstructed(context.checkpoint.vae, renders))
     for passes in (None, *PASSES):
+        if context.late:
+            break
         steps = None if passes is None else timesteps(passes, config.shift)
-        roll = Roll(context.checkpoint, [w.prompt for w in some], options.seed + 9000, steps)
+        roll = context.roll(some, 9000, timesteps=steps)
         add("as shipped" if passes is None else f"{passes} passes", roll.pictures(2))
     for i in range(min(SHOWN, len(some))):
         part = shown[1:]

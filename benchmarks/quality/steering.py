@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from benchmarks.quality.generate import Context
-from benchmarks.quality.judge import Judge, views_of
+from benchmarks.quality.judge import views_of
 from benchmarks.quality.prompts import Turn, Wish, turns
 from benchmarks.quality.report import Table, percent
 from model.training.world import KEYS, Attributes, make_script, render
@@ -73,24 +73,28 @@ def measure(context: Context) -> list[Table]:
     table = Table(
         f"Steering: % of {done} single changes seen at the mark after the boundary, and of the other attributes kept",
         [*KEYS, "all"],
+        name="steering",
     )
     ours.rows(table, "streams")
-    _renders(context.judge, start, plan, context.options.seed).rows(table, "renders")
+    _renders(context, start, plan).rows(table, "renders")
     return [table]
 
 
-def _renders(judge: Judge, start: Sequence[Wish], plan: Sequence[Turn], seed: int) -> Score:
+def _renders(context: Context, start: Sequence[Wish], plan: Sequence[Turn]) -> Score:
     """The same changes as the world paints them."""
-    rng, score = random.Random(seed), Score()
+    rng, score = random.Random(context.options.seed), Score()
     lead, tail = 4, MARKS[2][-1] // COARSE + 1
     scripts = [
         make_script(w.attributes, [(1, {turn.key: turn.after[turn.key]})], 2, [lead, tail], rng)
         for w, turn in zip(start, plan, strict=True)
     ]
-    pictures = render(scripts, lead + tail, rate_hz=RATE_HZ / COARSE)
+    height, width = context.size
+    pictures = render(
+        scripts, lead + tail, height=height, width=width, rate_hz=RATE_HZ / COARSE, device=context.device
+    )
 
     def seen(end: int) -> list[Attributes]:
-        return judge.names(pictures[:, None, [end - 2, end]])
+        return context.judge.names(pictures[:, None, [end - 2, end]])
 
     score.count(plan, seen(lead - 1), *(seen(lead + ends[-1] // COARSE) for ends in MARKS.values()))
     return score

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.quality import classifier, endurance, frechet, judge, prompts, report, sharpness, steering
+from benchmarks.quality import classifier, frechet, judge, look, prompts, report, sharpness, steering
 from benchmarks.quality.generate import Roll
 from model.checkpoint import load_checkpoint
 from model.training.world import BANKS, KEYS, NAMES, held_out, make_script
@@ -103,13 +103,13 @@ def test_steering_counts_what_came_and_what_stayed() -> None:
 def test_flicker_and_freeze() -> None:
     steps = torch.tensor([0, 2, 2, 2, 6, 2, 2, 2]).cumsum(0)
     clip = steps.view(1, -1, 1, 1, 1).expand(1, -1, 3, 8, 8).to(torch.uint8)
-    assert endurance.flicker(clip, 4) == pytest.approx(3.0)
-    assert float(endurance.changes(clip[:, :1].expand(1, 4, 3, 8, 8)).max()) == 0.0
+    assert look.flicker(clip, [4]) == pytest.approx(3.0)
+    assert float(look.changes(clip[:, :1].expand(1, 4, 3, 8, 8)).max()) == 0.0
 
 
 def test_sharpness_is_the_mean_step_between_neighbours() -> None:
     columns = (torch.arange(16) % 2 * 10).to(torch.uint8).expand(1, 3, 16, 16)
-    assert sharpness.sharpness(columns) == pytest.approx(10.0)
+    assert look.sharpness(columns) == pytest.approx(10.0)
 
 
 def test_timesteps_of_four_passes_are_the_starters() -> None:
