@@ -16,6 +16,7 @@ from model.checkpoint import Window, load_config, load_text, load_transformer, l
 from model.devices import Placement, name_of
 from model.positions import first_picture
 from model.precision import Precision
+from model.schedule import CLIP_LATENTS, CLIP_STEPS
 from model.source import CheckpointError, Source, resolve
 from model.stream import LatentStream, new_pool
 from model.stream_config import StreamConfig
@@ -27,7 +28,7 @@ from model.weights import Kind, kind_of
 PROMPT = "the sea at sunset"
 GIB = 1 << 30
 MIB = 1 << 20
-CLIP_PASSES = 100
+CLIP_PASSES = 2 * CLIP_STEPS
 """Of a clip: 50 steps, each with and without the prompt."""
 
 
@@ -105,11 +106,12 @@ def check(
     try:
         if kind is not Kind.STREAM and form is not None:
             config = replace(config, height=form.size[0], width=form.size[1])
+        own_frames = CLIP_LATENTS if kind is Kind.CLIP else config.block
         config = replace(
             config,
             height=config.height if height is None else height,
             width=config.width if width is None else width,
-            first_block_latent_frames=config.block if latent_frames is None else latent_frames,
+            first_block_latent_frames=own_frames if latent_frames is None else latent_frames,
             first_block_timesteps=None,
         )
         yield from _run(net, vae, text, config, kind, factor)
@@ -144,6 +146,7 @@ def _run(
         latents = _one_pass(net, embeds, mask, frames, size)
         spent_s = _now(net) - began
         yield _line("pass", f"{spent_s:.2f} s; a clip of {frames} latent frames takes {CLIP_PASSES}")
+        spent_s *= CLIP_PASSES
     else:
         pool = new_pool(net, *size, config, slab=1)
         stream = LatentStream(
@@ -169,10 +172,13 @@ def _run(
             "pictures", f"{pictures}, decoded in {decode_s:.2f} s; {state.nbytes / MIB:.1f} MiB of decoder state"
         )
         spent_s += decode_s
+    rate_hz = first_picture(frames) / spent_s
     if kind is not Kind.CLIP:
-        rate_hz = first_picture(frames) / spent_s
         counted = "its commit and decoding counted" if vae is not None else "its commit counted, decoding not"
         yield _line("speed", f"{rate_hz:.1f} pictures a second, {counted}; made for {config.rate_hz:g}")
+    elif vae is not None:
+        yield _line("speed", f"{spent_s:.0f} s a clip, {rate_hz:.2f} pictures a second; shown at {config.rate_hz:g}")
+        yield _line("streaming", "chained clips: each begins with the last picture of the one before")
     yield _line("memory", _memory(net))
 
 

@@ -82,6 +82,18 @@ def test_clip_forms_run_one_pass(
     assert "speed" not in said
 
 
+def test_a_bidirectional_checkpoint_says_how_it_streams(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "SANA-Video"
+    shutil.copytree(tiny_model, folder, ignore=shutil.ignore_patterns("stream.json"))
+    size = ("--height", "32", "--width", "32", "--latent-frames", "2")
+    assert run(check, "--model", str(folder), *size) == 0
+    said = lines_of(capsys.readouterr().out)
+    assert said["streaming"] == "chained clips: each begins with the last picture of the one before"
+    assert " s a clip, " in said["speed"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -34,7 +34,9 @@ import { store } from "./dom.js";
  * @property {string} weights_hash
  * @property {string[]} sizes `256x144`
  * @property {number} model_rate_hz the rate that the checkpoint was made for
+ * @property {"blocks" | "chained clips"} streaming
  * @property {Record<string, VocabularyEntry[]>} vocabulary by bank
+ * @property {import("./picture.js").Limits} limits
  */
 
 /** An RFC 9457 answer, or a network failure with status 0. */
@@ -78,7 +80,7 @@ export class Api {
   /**
    * @param {string} method
    * @param {string} path
-   * @param {{json?: unknown, body?: string, type?: string, keepalive?: boolean}} [options]
+   * @param {{json?: unknown, body?: BodyInit, type?: string, keepalive?: boolean}} [options]
    * @returns {Promise<Response>}
    * @throws {Problem}
    */
@@ -143,10 +145,14 @@ export class Api {
   /**
    * Open another stream and keep the token that controls it.
    * @param {Record<string, unknown>} wanted
+   * @param {Blob} [picture] that it starts from
    * @returns {Promise<Stream>}
    */
-  async create(wanted) {
-    const made = await (await this.fetch("POST", "/v1/streams", { json: wanted })).json();
+  async create(wanted, picture) {
+    const form = new FormData();
+    if (picture) Object.entries(wanted).forEach(([name, value]) => form.set(name, String(value)));
+    if (picture) form.set("image", picture);
+    const made = await (await this.fetch("POST", "/v1/streams", picture ? { body: form } : { json: wanted })).json();
     if (made.control_token) store.set(`token:${made.id}`, made.control_token);
     return made;
   }

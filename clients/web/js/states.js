@@ -77,12 +77,17 @@ export class States {
     const { stream, model } = this.attachment;
     document.body.dataset.watch = String(this.watchOnly);
     const slower = stream && model && stream.rate_hz < model.model_rate_hz - 0.5;
-    $("#slower").hidden = !slower;
+    const chained = model?.streaming === "chained clips";
+    $("#slower").hidden = !slower && !chained;
     if (!stream) return;
     const rate = slower ? `${Math.round(stream.rate_hz)} Hz` : "";
-    if ($("#slower").dataset.rate !== rate) {
-      $("#slower").dataset.rate = rate;
-      $("#slower").replaceChildren(rate, h("span", {}, ": slower machine"));
+    const said = rate + (chained ? " clips" : "");
+    if ($("#slower").dataset.said !== said) {
+      $("#slower").dataset.said = said;
+      const parts = slower ? [rate, h("span", {}, ": slower machine")] : [];
+      if (chained) parts.push(slower ? ", " : "", "clips in a row");
+      $("#slower").replaceChildren(...parts);
+      $("#slower").title = chained ? "This model makes clips: each begins with the last picture of the one before" : "";
     }
     const seconds = (this.clock.shown?.picture ?? stream.picture ?? 0) / this.clock.rate;
     $("#uptime").textContent = clockText(seconds);
