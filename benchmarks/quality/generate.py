@@ -196,5 +196,6 @@ class Context:
             last = pictures.shape[1] - 1
             found.append(Opening(some, views_of(pictures, (last - 5, last)), roll if start < steers else None))
             start = stop
-        print(f"{sum(len(o.wishes) for o in found)} prompts, two blocks each: {time.monotonic() - begin:.0f} s", flush=True)
+        count = sum(len(opening.wishes) for opening in found)
+        print(f"{count} prompts, two blocks each: {time.monotonic() - begin:.0f} s", flush=True)
         return found
