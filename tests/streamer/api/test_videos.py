@@ -16,7 +16,8 @@ import openai
 import psutil
 import pytest
 from PIL import Image
-from serving import Server, serve
+from serving import Server, run
+from streamer_client.video import VideoSocket
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -231,26 +232,36 @@ async def test_a_clip_starts_from_a_picture(http: httpx.AsyncClient) -> None:
     assert (bad.status_code, bad.json()["code"]) == (422, "image-type-unsupported")
 
 
-async def test_a_clip_survives_its_worker_and_a_folder_the_server(tiny_model: Path, tmp_path: Path) -> None:
-    async with (
-        serve(tiny_model, "--videos", str(tmp_path)) as server,
-        httpx.AsyncClient(base_url=server.url, timeout=30.0, trust_env=False) as http,
-    ):
-        made, lost = await asked(http, seconds=8), await asked(http, **LONG)
-        await begun(http, made["id"])
-        (worker,) = psutil.Process(server.process.pid).children()
-        os.kill(worker.pid, signal.SIGKILL)
-        made = await over(http, made["id"])
-        assert (made["status"], made["restarts"]) == ("completed", 1)
-        await begun(http, lost["id"])
-        assert await server.stop() == 0
-    assert sorted(os.listdir(tmp_path)) == sorted([f"{made['id']}.json", f"{made['id']}.mp4", f"{lost['id']}.json"])
-    async with (
-        serve(tiny_model, "--videos", str(tmp_path), ready=False) as server,
-        httpx.AsyncClient(base_url=server.url, timeout=30.0, trust_env=False) as http,
-    ):
-        assert len(pictures((await http.get(f"/v1/videos/{made['id']}/content")).content)) == 128
-        failed = (await http.get(f"/v1/videos/{lost['id']}")).json()
-        assert (failed["status"], failed["error"]["code"]) == ("failed", "server-restarted")
-        content = await http.get(f"/v1/videos/{lost['id']}/content")
-        assert (content.status_code, content.json()["code"]) == (409, "video-failed")
+async def test_a_clip_is_made_beside_a_stream_that_goes_on(server: Server, http: httpx.AsyncClient) -> None:
+    async with VideoSocket(f"{server.url.replace('http', 'ws')}/v1/streams/main/video") as video:
+        messages = video.messages()
+        await anext(messages)
+        made = asyncio.create_task(over(http, (await asked(http, seconds=4))["id"]))
+        shown = 0
+        async with asyncio.timeout(60):
+            while not made.done():
+                await anext(messages)
+                shown += 1
+    assert made.result()["status"] == "completed"
+    assert shown > 0
+    main = (await http.get("/v1/streams/main")).json()
+    assert main["picture"] >= shown - 1
+
+
+async def test_a_clip_survives_its_worker(server: Server, http: httpx.AsyncClient) -> None:
+    video = await asked(http, **LONG | {"seconds": 8})
+    await begun(http, video["id"])
+    (worker,) = psutil.Process(server.process.pid).children()
+    os.kill(worker.pid, signal.SIGKILL)
+    made = await over(http, video["id"])
+    assert (made["status"], made["restarts"]) == ("completed", 1)
+    assert len(pictures((await http.get(f"/v1/videos/{video['id']}/content")).content)) == 128
+
+
+async def test_a_folder_that_cannot_be_used_is_told_in_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    status, printed = await run("serve", "--port", "0", "--videos", str(file / "videos"), only_errors=True)
+    assert (status, printed) == (2, f"streamer serve: --videos {file}/videos: Not a directory\n")
+    status, printed = await run("serve", "--port", "0", "--videos-hours", "0", only_errors=True)
+    assert (status, printed) == (2, "streamer serve: --videos-hours 0: must be above 0, at most 1000000\n")
