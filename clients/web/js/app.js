@@ -11,6 +11,7 @@ import { Deck } from "./deck.js";
 import { Events } from "./events.js";
 import { Feed } from "./feed.js";
 import { Keys } from "./keys.js";
+import { PictureStart } from "./picture.js";
 import { Share } from "./share.js";
 import { Stage } from "./stage.js";
 import { States } from "./states.js";
@@ -52,6 +53,7 @@ class Page {
       open: (how) => this.#open(how),
     });
     this.share = new Share(this.api);
+    this.picture = new PictureStart(this.api, this.attachment, this.deck.field);
     this.#wire();
     if (query.has("watch")) this.#watchOnly();
     if (query.has("output") || query.has("kiosk")) document.body.classList.add("output");
@@ -179,6 +181,7 @@ class Page {
     if (what === "go") return this.deck.go();
     if (what === "prompt") this.deck.field.focus();
     else if (what === "cancel") this.deck.cancel();
+    else if (what === "picture") this.picture.choose();
     else if (what === "hide") document.body.classList.toggle("bare");
     else if (what === "sheet") $("#sheet").showModal();
     else if (what === "output") window.open(`${location.pathname}?output`, `output-${id}`, "popup,width=1024,height=576");

@@ -19,13 +19,14 @@ const SHEET = [
   ["←  →", "look at a block of the past"],
   ["Alt + tap", "keep the prompt in Mine"],
   ["Drag a pad", "cue it on the timeline"],
+  ["I", "start a stream from a picture; or drop or paste one"],
   ["F", "full screen"],
   ["O", "output window: the picture only"],
   ["H", "hide the deck"],
   ["?", "this sheet"],
 ];
 
-/** @typedef {"fullscreen" | "output" | "hide" | "sheet" | "prompt" | "go" | "cancel"} Act */
+/** @typedef {"fullscreen" | "output" | "hide" | "sheet" | "prompt" | "picture" | "go" | "cancel"} Act */
 
 export class Keys {
   /**
@@ -81,6 +82,7 @@ export class Keys {
       "]": () => this.to.bank(1),
       "/": () => this.to.act("prompt"),
       "?": () => this.to.act("sheet"),
+      i: () => this.to.act("picture"),
       f: () => this.to.act("fullscreen"),
       o: () => this.to.act("output"),
       h: () => this.to.act("hide"),
