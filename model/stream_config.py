@@ -71,6 +71,8 @@ class StreamConfig:
     prompt: str = "a sailboat on the sea at sunset"
     """What a stream shows where nobody said."""
     vocabulary: Mapping[str, tuple[VocabularyEntry, ...]] = field(default_factory=dict)
+    known_words: tuple[str, ...] = ()
+    """Words that it was trained with beside the vocabulary's."""
 
     def __post_init__(self) -> None:
         for name in ("height", "width"):
@@ -102,6 +104,9 @@ class StreamConfig:
         score = self.motion_score
         _require("motion_score", score, score is None or _whole(score, 0, 1000), "0 to 1000, or null")
         _require("prompt", self.prompt, isinstance(self.prompt, str) and self.prompt.strip() != "", "a text")
+        words = self.known_words
+        listed = isinstance(words, tuple) and all(isinstance(word, str) and word for word in words)
+        _require("known_words", words, listed, "a list of non-empty strings")
         for name in ("portrait", "recache", "lowercase", "complex_human_instruction", "cut_blocks"):
             _require(name, getattr(self, name), isinstance(getattr(self, name), bool), "true or false")
         self._check_cuts()
@@ -179,9 +184,9 @@ class StreamConfig:
         known = {f.name for f in fields(cls)}
         if unknown := sorted(values.keys() - known):
             raise ValueError(f"{unknown[0]}: unknown field")
-        for name in ("block_latent_frames", "timesteps", "first_block_timesteps"):
+        for name in ("block_latent_frames", "timesteps", "first_block_timesteps", "known_words"):
             if name in values and values[name] is not None:
-                _require(name, values[name], isinstance(values[name], list), "a list of numbers")
+                _require(name, values[name], isinstance(values[name], list), "a list")
                 values[name] = tuple(values[name])
         if values.get("block_latent_frames"):
             values.setdefault("first_block_latent_frames", values["block_latent_frames"][0])

@@ -40,6 +40,8 @@ class TextEncoder:
         self._instruction_tokens = len(tokenizer.encode(self.instruction)) if self.instruction else 0
         self._cache: OrderedDict[tuple[str, str], tuple[Tensor, Tensor]] = OrderedDict()
         self._known = {word for phrase in _phrases(config) for word in _words(phrase)}
+        if self._known:
+            self._known |= set(config.known_words)
 
     @classmethod
     def from_pretrained(
@@ -93,8 +95,9 @@ class TextEncoder:
     def unknown_words(self, prompt: str) -> dict[str, str | None]:
         """Words of the prompt that the checkpoint was not trained with, each with the nearest one that it knows.
 
-        A word is known if the vocabulary of `stream.json` uses it, or if the tokenizer (made from the training
-        captions) has it in one piece. Empty for a checkpoint without a vocabulary: those know language as such.
+        A word is known if the vocabulary of `stream.json` uses it, or its `known_words` list it; without this list,
+        if the tokenizer (made from the training captions) has it in one piece. Empty for a checkpoint without a
+        vocabulary: those know language as such.
         """
         if not self._known:
             return {}
@@ -106,6 +109,8 @@ class TextEncoder:
         return unknown
 
     def _one_token(self, word: str) -> bool:
+        if self.config.known_words:
+            return False
         for spelling in (word, " " + word):
             ids = self.tokenizer.encode(spelling, add_special_tokens=False)
             if len(ids) == 1 and ids[0] != self.tokenizer.unk_token_id:

@@ -36,7 +36,7 @@ def first_timesteps(passes: int) -> list[int]:
 
 def stream_settings(passes: int) -> dict[str, Any]:
     """Return the content of `stream.json`."""
-    from model.training.world import vocabulary
+    from model.training.world import lexicon, vocabulary
 
     return {
         "format": 1,
@@ -61,6 +61,7 @@ def stream_settings(passes: int) -> dict[str, Any]:
         "complex_human_instruction": False,
         "prompt": "a red sailboat on the sea at sunset, clear sky",
         "vocabulary": vocabulary(),
+        "known_words": [*lexicon.words()],
     }
 
 

@@ -30,6 +30,7 @@ def test_what_the_file_says_arrives(tmp_path: Path) -> None:
         "first_block_timesteps": [1000, 900.5, 100],
         "window_blocks": 6,
         "vocabulary": {"scene": [{"name": "sea", "prompt": "the sea", "synonyms": ["ocean"]}]},
+        "known_words": ["surf"],
     }
     (tmp_path / "stream.json").write_text(json.dumps(raw))
     config = StreamConfig.load(tmp_path)
@@ -37,6 +38,7 @@ def test_what_the_file_says_arrives(tmp_path: Path) -> None:
     assert config.block_latent_frames == (3, 5)
     assert config.first_block_timesteps == (1000, 900.5, 100)
     assert config.vocabulary == {"scene": (VocabularyEntry("sea", "the sea", ("ocean",)),)}
+    assert config.known_words == ("surf",)
     assert StreamConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
@@ -72,6 +74,9 @@ def test_what_the_file_says_arrives(tmp_path: Path) -> None:
         ("max_tokens", 0),
         ("motion_score", "fast"),
         ("vocabulary", []),
+        ("known_words", "surf"),
+        ("known_words", None),
+        ("known_words", ["surf", 3]),
         ("vocabulary", {"scene": ["sea"]}),
         ("vocabulary", {"scene": [{"name": "sea"}]}),
         ("vocabulary", {"scene": [{"name": "sea", "prompt": 3}]}),

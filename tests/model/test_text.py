@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,14 @@ def test_unknown_words_come_with_the_nearest_known(tiny_model: Path) -> None:
     assert text.unknown_words("snowy mountains at night") == {}
     assert "forest" in text.tokenizer.get_vocab(), "a caption's word that no pad names"
     assert text.unknown_words("forest") == {}
+
+
+def test_known_words_are_known_in_place_of_the_tokenizer(tiny_model: Path) -> None:
+    text = TextEncoder.from_pretrained(tiny_model)
+    config = replace(text.config, known_words=("a", "zeppelin", "schooner"))
+    wide = TextEncoder(text.tokenizer, text.encoder, config)
+    assert text.unknown_words("zeppelin").keys() == {"zeppelin"}
+    assert wide.unknown_words("a zeppelin, a forest, a schoner") == {"forest": None, "schoner": "schooner"}
 
 
 def test_a_checkpoint_without_vocabulary_knows_all_words(tiny_model: Path) -> None:

@@ -22,6 +22,7 @@ FILES = {
     "camera": "camera",
 }  # fmt: skip
 FORMS = ("phrase", "adj", "order")
+_SLOT = re.compile(r"\{\w*\}")
 _ARTICLES = {"a", "an", "the", "some"}
 _LONGEST_RESERVED = 10  # words
 
@@ -134,3 +135,14 @@ def templates() -> dict[str, tuple[str, ...]]:
         else:
             found[section] += _split(line)
     return {name: tuple(lines) for name, lines in found.items()}
+
+
+@functools.cache
+def words() -> tuple[str, ...]:
+    """Every word that training's wide wording uses, sorted; what `stream.json` calls `known_words`."""
+    from model.text import WORD  # slow to import: transformers
+
+    texts = [phrase for bank in phrases().values() for phrase in bank]
+    texts += [phrase for bank in combined().values() for phrase in bank]
+    texts += [_SLOT.sub(" ", line) for lines in templates().values() for line in lines]
+    return tuple(sorted({word for text in texts for word in WORD.findall(text)}))

@@ -12,6 +12,8 @@ from model.training import teacher as teachers
 from model.training import text
 from model.training.world import NAMES
 
+SMALL = {"hidden_size": 64, "head_dim": 16, "num_hidden_layers": 1, "intermediate_size": 64}
+
 
 class SpellingTeacher(teachers.Teacher):
     """Embeds by spelling: words with the same letters are near. Stands where the real one is not installed."""
@@ -43,15 +45,15 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text, "Teacher", SpellingTeacher)
     monkeypatch.setattr(text, "VOCABULARY_SIZE", 600)
     monkeypatch.setattr(text, "CAPTIONS", 300)
-    monkeypatch.setattr(text, "CONFIG", text.CONFIG | {"num_hidden_layers": 1, "intermediate_size": 64})
+    monkeypatch.setattr(text, "CONFIG", text.CONFIG | SMALL)
 
 
 def test_training_learns_saves_and_loads(small: None, tmp_path: Path) -> None:
-    run = text.Training(60.0, 24, tmp_path / "cache")
+    run = text.Training(60.0, 16, tmp_path / "cache")
     told = [text.sample_caption(random.Random(i)) for i in range(60)]
     before = sum(run.namer.accuracy(told).values())
     embeddings = run.encoder.get_input_embeddings().weight.clone()
-    for _ in range(40):
+    for _ in range(30):
         run.step()
     run.finish()
     assert torch.equal(embeddings, run.encoder.get_input_embeddings().weight)
