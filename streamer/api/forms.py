@@ -85,7 +85,19 @@ def _json(text: str) -> Any:
 def schema(kind: type[BaseModel], file: str) -> dict[str, Any]:
     """`openapi_extra` of a route that takes such a body."""
     as_json = kind.model_json_schema()
+    as_json = _inlined(as_json, as_json.pop("$defs", {}))
     binary = {"type": "string", "format": "binary"}
     as_form = {**as_json, "properties": {**as_json["properties"], file: binary}}
     content = {JSON: {"schema": as_json}, FORM: {"schema": as_form}}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def _inlined(part: Any, definitions: dict[str, Any]) -> Any:
+    """A schema with its definitions in place: inside a larger document nothing finds them."""
+    if isinstance(part, list):
+        return [_inlined(each, definitions) for each in part]
+    if not isinstance(part, dict):
+        return part
+    if "$ref" in part:
+        return _inlined(definitions[part["$ref"].rpartition("/")[2]], definitions)
+    return {name: _inlined(value, definitions) for name, value in part.items()}

@@ -78,7 +78,8 @@ def from_session(error: SessionError) -> Problem:
 def from_validation(error: RequestValidationError | WebSocketRequestValidationError) -> Problem:
     """The first thing wrong with a request's parts, by its field."""
     first = error.errors()[0]
-    place = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header")]
+    where = first["loc"][first["loc"][:1] in (("body",), ("query",), ("path",), ("header",)) :]
+    place = [str(part) for part in where]
     field = ".".join(place) or None
     kind = first["type"]
     limits = {name: value for name, value in first.get("ctx", {}).items() if isinstance(value, int | float | str)}
