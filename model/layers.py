@@ -178,7 +178,8 @@ class LinearAttention(Attention):
     def _positive(self, x: Tensor, norm: RMSNorm | None) -> Tensor:
         x = x.float()
         if norm is not None:
-            x = F.rms_norm(x, x.shape[-1:], norm.weight.float(), norm.eps)
+            kept = plain(norm, RMSNorm)
+            x = F.rms_norm(x, x.shape[-1:], norm.weight.float(), norm.eps) if kept else norm(x).float()
         return self._split(F.relu(x))
 
     def _split(self, x: Tensor) -> Tensor:
@@ -202,11 +203,11 @@ class CrossAttention(Attention):
     def forward(self, x: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
         """x (batch, tokens, channels) -> like x."""
         query, scale = linear(self.to_q, x).to(key.dtype), key.shape[-1] ** -0.5
-        if self.norm_q is not None:
+        if self.norm_q is not None and plain(self.norm_q, RMSNorm):
             weight = self.norm_q.weight.to(key.dtype) * scale
             query = F.rms_norm(query, query.shape[-1:], weight, self.norm_q.eps)
         else:
-            query = query * scale
+            query = (query if self.norm_q is None else self.norm_q(query).to(key.dtype)) * scale
         query = self._split(query)
         if x.device.type == "cpu" and not torch.is_grad_enabled():
             # A text is short: its few scores a token cost less than the fused kernel's set-up.

@@ -23,8 +23,12 @@ _AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(_ops, "_linear_poi
 
 
 def plain(module: nn.Module, kind: type[nn.Module] = nn.Linear) -> bool:
-    """Whether a layer is just that: no adapter around it, and no quantized weight, which is a class of its own."""
-    return type(module) is kind and type(module.weight) is nn.Parameter
+    """Whether a layer's weight may be computed with in its place.
+
+    Not with an adapter around it, nor with a quantized weight, which is a class of its own, nor where a hook fetches
+    the weight or casts it when the layer is called (offloading, layerwise casting), which replaces its `forward`.
+    """
+    return type(module) is kind and type(module.weight) is nn.Parameter and "forward" not in vars(module)
 
 
 def usable(x: Tensor, module: nn.Module, kind: type[nn.Module]) -> bool:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from model.layers import Past, TextCache, TransformerBlock, modulated
 from model.linear_attention import rotation
+from model.packed import plain
 from model.state import StateView
 
 # Fields that diffusers' class lacks, with the values that make this class equal to it.
@@ -195,7 +196,7 @@ class SanaVideoTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Att
 
     def _patchify(self, latents: Tensor, grid: tuple[int, int, int]) -> Tensor:
         # (B, C, F, H, W) -> (B, tokens, channels): the patch convolution does not overlap, so it is a linear layer.
-        if type(self.patch_embedding) is not nn.Conv3d:
+        if not plain(self.patch_embedding, nn.Conv3d):
             return self.patch_embedding(latents).flatten(2).transpose(1, 2)
         patch = self.config.patch_size
         pieces = latents.unflatten(4, (grid[2], patch[2])).unflatten(3, (grid[1], patch[1]))
