@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,10 @@ import psutil
 import torch
 from torch import Tensor
 
+from model.adapted import Adapter, adapted, adapter_set
 from model.checkpoint import Window, load_config, load_text, load_transformer, load_vae
 from model.devices import Placement, name_of
+from model.lora_source import LoraOption
 from model.positions import first_picture
 from model.precision import Precision
 from model.schedule import CLIP_LATENTS, CLIP_STEPS
@@ -59,6 +61,7 @@ def check(
     height: int | None = None,
     width: int | None = None,
     latent_frames: int | None = None,
+    loras: Sequence[LoraOption] = (),
     placement: Placement | None = None,
     precision: Precision | None = None,
     window: Window = None,
@@ -70,6 +73,7 @@ def check(
         placement, precision, window: see `model.checkpoint.load_checkpoint`.
         height, width: of the pictures, in pixels; None takes the checkpoint's own.
         latent_frames: of the block; None takes the checkpoint's own.
+        loras: adapters to run the block under.
 
     Raises:
         CheckpointError: what can't be loaded, or a size that can't be made.
@@ -82,6 +86,11 @@ def check(
     yield _line("kind", kind.value)
     net = load_transformer(source, placement.device, placement.dtype, num_attention_heads)
     yield from _describe_net(net)
+    members = [_lora(net, each) for each in loras]
+    for adapter, weight in members:
+        size = f"{len(adapter.layers)} layers, {adapter.nbytes / MIB:.1f} MiB"
+        yield _line("lora", f"{adapter.name} at {weight:g}: rank {adapter.rank}, {size}, SHA-256 {adapter.sha256}")
+    net = adapted(net, adapter_set(members))
     form = FORMS.get(net.config.in_channels)
     yield _line("form", _form_line(form))
     vae = text = None
@@ -180,6 +189,15 @@ def _run(
         yield _line("speed", f"{spent_s:.0f} s a clip, {rate_hz:.2f} pictures a second; shown at {config.rate_hz:g}")
         yield _line("streaming", "chained clips: each begins with the last picture of the one before")
     yield _line("memory", _memory(net))
+
+
+def _lora(net: SanaVideoTransformer3DModel, option: LoraOption) -> tuple[Adapter, float]:
+    from model.lora import load_adapter  # imports peft, which takes seconds
+
+    try:
+        return load_adapter(option.path, net, option.name), option.weight
+    except CheckpointError as error:
+        raise CheckpointError(f"--lora {option.name}: {error}") from error
 
 
 def _describe_net(net: SanaVideoTransformer3DModel) -> Iterator[str]:

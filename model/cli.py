@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from model.loading import add_loading_arguments
+from model.lora_source import located
 from model.source import CheckpointError, resolve
 
 BAD_INPUT = 2
@@ -21,6 +22,13 @@ class Check:
         parser.add_argument("--model", required=True, help="diffusers folder, .pth file or Hugging Face id")
         add_loading_arguments(parser)
         _add_heads(parser)
+        parser.add_argument(
+            "--lora",
+            action="append",
+            default=[],
+            metavar="NAME=PATH[:WEIGHT]",
+            help="run the block under an adapter: .safetensors, folder or Hugging Face id (default weight: 1)",
+        )
         parser.add_argument("--height", type=int, help="of the pictures (default: the checkpoint's)")
         parser.add_argument("--width", type=int, help="of the pictures (default: the checkpoint's)")
         parser.add_argument("--latent-frames", type=int, help="of the block (default: the checkpoint's)")
@@ -28,6 +36,7 @@ class Check:
     def run(self, args: argparse.Namespace) -> int:
         try:
             source = resolve(args.model)  # a wrong path is told before seconds of imports
+            loras = located(args.lora)
             from transformers.utils import logging
 
             from model.check import check
@@ -41,6 +50,7 @@ class Check:
                 height=args.height,
                 width=args.width,
                 latent_frames=args.latent_frames,
+                loras=loras,
             )
             for line in lines:
                 print(line, flush=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from pth import random_pth
+from tiny_lora import save_tiny_lora
 
 from model.cli import check, convert
 
@@ -45,6 +46,22 @@ def test_a_whole_checkpoint_is_run_and_described(tiny_model: Path, capsys: pytes
     assert said["pictures"].startswith("9, decoded in ")
     assert float(said["speed"].split()[0]) > 0
     assert said["memory"].endswith("GiB of this process")
+
+
+def test_a_block_is_run_under_adapters(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = save_tiny_lora(tmp_path / "ink")
+    words = ("--model", str(tiny_model), "--dtype", "fp32")
+    assert run(check, *words, "--lora", f"ink={folder}:0.5") == 0
+    said = lines_of(capsys.readouterr().out)
+    assert said["lora"].startswith("ink at 0.5: rank 2, 8 layers, 0.0 MiB, SHA-256 ")
+    assert run(check, *words) == 0
+    assert said["latents"] != lines_of(capsys.readouterr().out)["latents"]
+    for option, message in [
+        (f"ink={folder}:9", f"--lora ink={folder}:9: the weight must be -4 to 4"),
+        (f"ink={tmp_path}", f"--lora ink: {tmp_path}: no .safetensors in it, and nothing else is read"),
+    ]:
+        assert run(check, *words, "--lora", option) == 2
+        assert capsys.readouterr().err == f"streamer check: {message}\n"
 
 
 def _parameters(folder: Path) -> list[torch.Tensor]:
