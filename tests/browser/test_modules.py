@@ -78,6 +78,13 @@ async def test_unknown_words_and_their_nearest(run: Any) -> None:
     ]
 
 
+async def test_known_words_beside_the_vocabulary(run: Any) -> None:
+    script = """
+      const words = new m.Words(argument, ["schooner", "castle", "yet"]);
+      return words.unknown("a castle yet no schoner").map((u) => [u.word, u.nearest]);"""
+    assert await run("words", script, VOCABULARY) == [["schoner", "schooner"]]
+
+
 async def test_without_a_vocabulary_every_word_is_known(run: Any) -> None:
     assert await run("words", "return new m.Words({}).unknown('anything at all');") == []
 

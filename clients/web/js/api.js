@@ -36,6 +36,7 @@ import { store } from "./dom.js";
  * @property {number} model_rate_hz the rate that the checkpoint was made for
  * @property {"blocks" | "chained clips"} streaming
  * @property {Record<string, VocabularyEntry[]>} vocabulary by bank
+ * @property {string[]} known_words what it was trained with beside the vocabulary's words
  * @property {import("./picture.js").Limits} limits
  */
 

@@ -19,6 +19,8 @@ const MINE_KEPT = 9;
 export class Deck {
   /** @type {Record<string, import("./api.js").VocabularyEntry[]>} */
   #vocabulary = {};
+  /** Words that the checkpoint knows beside its vocabulary; set them first. @type {string[]} */
+  knownWords = [];
   /** @type {Armed | null} */
   #armed = null;
   /** The last wish of somebody who didn't want to wait for a server that warms up. @type {(() => void) | null} */
@@ -56,7 +58,7 @@ export class Deck {
   /** @param {import("./api.js").Model["vocabulary"]} vocabulary */
   set vocabulary(vocabulary) {
     this.#vocabulary = vocabulary;
-    this.field.words = new Words(this.#vocabulary);
+    this.field.words = new Words(this.#vocabulary, this.knownWords);
     this.#fill();
   }
 

@@ -76,11 +76,16 @@ export class Words {
   #content = new Set();
   /** @type {Set<string>} */
   #known = new Set(FUNCTION_WORDS.split(" "));
+  /** Words beside the vocabulary's that a slip of the finger may mean. @type {string[]} */
+  #more = [];
   /** Everyday word to known word. @type {Map<string, string>} */
   #near = new Map();
 
-  /** @param {Record<string, import("./api.js").VocabularyEntry[]>} vocabulary empty: everything counts as known */
-  constructor(vocabulary) {
+  /**
+   * @param {Record<string, import("./api.js").VocabularyEntry[]>} vocabulary empty: everything counts as known
+   * @param {string[]} [more] words that the checkpoint was trained with beside the vocabulary's
+   */
+  constructor(vocabulary, more = []) {
     for (const entry of Object.values(vocabulary).flat()) {
       const named = words([entry.name, entry.prompt, ...(entry.synonyms ?? [])].join(" "));
       for (const word of named) {
@@ -91,6 +96,8 @@ export class Words {
       }
     }
     this.#content.forEach((word) => this.#known.add(word));
+    if (this.#content.size) more.forEach((word) => this.#known.add(word));
+    this.#more = more.filter((word) => word.length > 4);
   }
 
   /**
@@ -124,7 +131,7 @@ export class Words {
     if (meant) return meant;
     let best = "";
     let least = Math.max(1, Math.floor(word.length / 3)) + 0.5;
-    for (const known of this.#content) {
+    for (const known of [...this.#content, ...this.#more]) {
       const far = distance(word, known);
       if (far < least) [best, least] = [known, far];
     }
