@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 import pytest
 import pytest_asyncio
+from PIL import Image
 from serving import Server, run, serve
 from streamer_client import Client, Problem, SteerFailed, StreamerError
 from streamer_client.cli import UsageError
@@ -115,6 +116,28 @@ async def test_watch_makes_a_stream_of_its_own(server: Server, client: Client, t
     assert [one["status"] for one in own] == ["ended"]
 
 
+async def test_a_picture_starts_a_stream(server: Server, client: Client, tmp_path: Path) -> None:
+    start = tmp_path / "start.png"
+    Image.linear_gradient("L").save(start)
+    by_path = await client.streams.create("the sea", image=start, seed=5, metadata={"a": "b"}, size="64x64")
+    by_bytes = await client.streams.create("the sea", image=start.read_bytes(), seed=5)
+    log = await by_path.log()
+    assert await by_bytes.log() == log
+    assert by_path.info["metadata"] == {"a": "b"}
+    assert '"image":{"png":' in log
+    with pytest.raises(Problem) as refused:
+        await client.streams.create("the sea", image=b"no picture")
+    assert (refused.value.code, refused.value.field) == ("image-type-unsupported", "image")
+    for stream in (by_path, by_bytes):
+        await stream.end()
+    out = tmp_path / "own.mp4"
+    status, text = await run(
+        *("watch", server.url, "--out", str(out), "--seconds", "1"),
+        *("--prompt", "a picture", "--image", str(start), "--size", "64x64"),
+    )
+    assert status == 0, text
+
+
 async def test_watch_tells_of_a_refused_steer(server: Server, tmp_path: Path) -> None:
     out = tmp_path / "clip.mp4"
     long = "x" * 5000
@@ -131,6 +154,8 @@ async def test_watch_tells_of_a_refused_steer(server: Server, tmp_path: Path) ->
         (("http://127.0.0.1:1", "--out", "/nowhere/x.mp4"), "--out"),
         (("http://127.0.0.1:1", "--out", "x.mp4", "--steer", "night"), "--steer"),
         (("http://127.0.0.1:1", "--out", "x.mp4", "--seconds", "0"), "--seconds"),
+        (("http://127.0.0.1:1", "--out", "x.mp4", "--image", "x.png"), "--prompt"),
+        (("http://127.0.0.1:1", "--out", "x.mp4", "--prompt", "x", "--image", "/nowhere/x.png"), "--image"),
         (("http://127.0.0.1:1",), "--out"),
     ],
 )

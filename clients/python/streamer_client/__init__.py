@@ -14,6 +14,7 @@ from streamer_client.events import Event
 from streamer_client.pictures import Picture
 from streamer_client.steer import Steer, SteerFailed
 from streamer_client.stream import Stream
+from streamer_client.videos import Video, VideoFailed, Videos
 
 __all__ = [
     "Client",
@@ -25,4 +26,7 @@ __all__ = [
     "Stream",
     "StreamerError",
     "Streams",
+    "Video",
+    "VideoFailed",
+    "Videos",
 ]

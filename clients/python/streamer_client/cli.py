@@ -23,6 +23,28 @@ class UsageError(Exception):
     """Bad input to a subcommand: printed as one line, exit status 2."""
 
 
+BAR_CHARS = 24
+
+
+def show_progress(share: float, text: str) -> None:
+    """A bar over the last one, on stderr; nothing where that is no terminal.
+
+    Args:
+        share: Done, 0 to 1.
+        text: Beside the bar.
+    """
+    if sys.stderr.isatty():
+        filled = int(BAR_CHARS * min(max(share, 0.0), 1.0))
+        bar = "█" * filled + "·" * (BAR_CHARS - filled)
+        print(f"\r{bar} {text[:80]}\033[K", end="", file=sys.stderr, flush=True)
+
+
+def end_progress() -> None:
+    """Take the bar away."""
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
 class _Parser(argparse.ArgumentParser):
     """One line an error, as a person reads it in a log."""
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -10,6 +14,7 @@ import httpx
 
 from streamer_client.errors import StreamerError, raise_for_problem
 from streamer_client.stream import Stream
+from streamer_client.videos import Videos
 
 
 class Client:
@@ -30,6 +35,7 @@ class Client:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._http = httpx.AsyncClient(base_url=self.url, timeout=timeout_s, headers=headers, trust_env=False)
         self.streams = Streams(self)
+        self.videos = Videos(self)
 
     async def __aenter__(self) -> Client:
         return self
@@ -47,9 +53,15 @@ class Client:
         return dict(await self.request("GET", "/v1/model"))
 
     async def request(
-        self, method: str, path: str, *, body: dict[str, Any] | None = None, token: str | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        body: dict[str, Any] | None = None,
+        files: dict[str, Any] | None = None,
+        token: str | None = None,
     ) -> Any:
-        """One REST call; the decoded JSON, or the text of other types.
+        """One REST call; the decoded JSON, or the text of other types. `files`: a form's parts instead of a body.
 
         Raises:
             Problem: the server refused.
@@ -57,7 +69,7 @@ class Client:
         """
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
-            response = await self._http.request(method, path, json=body, headers=headers)
+            response = await self._http.request(method, path, json=body, files=files, headers=headers)
         except httpx.HTTPError as error:
             raise StreamerError(f"{self.url} can't be reached: {error or type(error).__name__}") from error
         raise_for_problem(response)
@@ -65,6 +77,23 @@ class Client:
             return None
         kind = response.headers.get("content-type", "").partition(";")[0]
         return response.json() if kind == "application/json" else response.text
+
+    async def download(self, path: str) -> AsyncIterator[bytes]:
+        """The bytes of one answer as they come.
+
+        Raises:
+            Problem: the server refused.
+            StreamerError: it can't be reached, or the connection broke off.
+        """
+        try:
+            async with self._http.stream("GET", path) as response:
+                if not response.is_success:
+                    await response.aread()
+                raise_for_problem(response)
+                async for data in response.aiter_bytes():
+                    yield data
+        except httpx.HTTPError as error:
+            raise StreamerError(f"{self.url} can't be reached: {error or type(error).__name__}") from error
 
     def websocket_url(self, path: str) -> str:
         """`path` as a ws:// or wss:// address of this server."""
@@ -77,14 +106,29 @@ class Streams:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    async def create(self, prompt: str | None = None, **options: Any) -> Stream:
+    async def create(
+        self, prompt: str | None = None, *, image: str | Path | bytes | None = None, **options: Any
+    ) -> Stream:
         """A new stream; `options` are those of `POST /v1/streams` (seed, size, rate_hz, log, idle, …).
+
+        Args:
+            prompt: what it shows.
+            image: a picture to start from: a path, or the content of a PNG, JPEG, WebP or GIF file.
+            options: see above.
 
         Raises:
             Problem: a bad option (`field` and `limit` say which), or no room (`capacity-full`).
+            OSError: the picture's file can't be read.
         """
-        body = {"prompt": prompt, **options} if prompt is not None else options
-        return Stream(self._client, await self._client.request("POST", "/v1/streams", body=body))
+        given = {"prompt": prompt, **options} if prompt is not None else options
+        if image is None:
+            return Stream(self._client, await self._client.request("POST", "/v1/streams", body=given))
+        content = image if isinstance(image, bytes) else await asyncio.to_thread(Path(image).read_bytes)
+        parts: dict[str, Any] = {
+            name: (None, value if isinstance(value, str) else json.dumps(value)) for name, value in given.items()
+        }
+        parts["image"] = ("image", content)
+        return Stream(self._client, await self._client.request("POST", "/v1/streams", files=parts))
 
     async def get(self, stream: str) -> Stream:
         """The stream with this id, or `main`."""

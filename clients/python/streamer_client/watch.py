@@ -9,11 +9,12 @@ import re
 import sys
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import av
 
-from streamer_client.cli import UsageError
+from streamer_client.cli import UsageError, show_progress
 from streamer_client.client import Client
 from streamer_client.errors import Problem, StreamerError
 from streamer_client.steer import Steer
@@ -84,6 +85,8 @@ class Watch:
             help="change the prompt at this second",
         )
         parser.add_argument("--prompt", help="record a new stream that starts with this prompt")
+        parser.add_argument("--image", type=Path, metavar="FILE", help="picture that the new stream starts from")
+        parser.add_argument("--size", metavar="WIDTHxHEIGHT", help="of the new stream's pictures")
         parser.add_argument("--token", help="control token, for a server elsewhere")
 
     def run(self, args: argparse.Namespace) -> int:
@@ -94,8 +97,18 @@ class Watch:
             raise UsageError(f"--out {args.out}: must end in .mp4, .mkv or .mov")
         if not args.out.resolve().parent.is_dir():
             raise UsageError(f"--out {args.out}: its folder does not exist")
+        if args.prompt is None and (args.image or args.size):
+            raise UsageError("--image and --size are of a new stream, which needs a --prompt")
+        new: dict[str, Any] | None = None if args.prompt is None else {"prompt": args.prompt}
+        if new is not None and args.size:
+            new["size"] = args.size
+        if new is not None and args.image:
+            try:
+                new["image"] = args.image.read_bytes()
+            except OSError as error:
+                raise UsageError(f"--image {args.image}: {error.strerror or error}") from error
         try:
-            return asyncio.run(record(args.url, args.out, args.seconds, steers, args.prompt, args.token))
+            return asyncio.run(record(args.url, args.out, args.seconds, steers, new, args.token))
         except Problem as problem:
             raise UsageError(str(problem)) from problem
         except StreamerError as error:
@@ -108,14 +121,23 @@ async def record(
     out: Path,
     seconds: float,
     steers: list[tuple[float, str]],
-    prompt: str | None,
+    new: dict[str, Any] | None,
     token: str | None,
 ) -> int:
-    """Record `seconds` of the stream at `url` to `out`; steers are (second, prompt). Status 1 if one was refused."""
+    """Record `seconds` of a stream to `out`; status 1 if a steer was refused.
+
+    Args:
+        url: the stream's page, or the server.
+        out: file to write.
+        seconds: to record.
+        steers: (second, prompt).
+        new: what a new stream is created with (`Streams.create`), instead of recording one that is there.
+        token: that controls it.
+    """
     page = re.search(r"/(?:s|streams)/([A-Za-z0-9_]+)", urlsplit(url).path)
     async with Client(url, token=token) as client:
-        if prompt is not None:
-            stream = await client.streams.create(prompt)
+        if new is not None:
+            stream = await client.streams.create(**new)
         else:
             stream = await client.streams.get(page[1] if page else "main")
         recorder = Recorder(out)
@@ -124,7 +146,7 @@ async def record(
             await _record(stream, recorder, seconds, list(steers), asked)
         finally:
             recorder.close()
-            if prompt is not None:
+            if new is not None:
                 await stream.end()
     if not recorder.pictures:
         raise StreamerError("no picture came")
@@ -150,15 +172,11 @@ async def _record(
 
 
 def _progress(recorder: Recorder, seconds: float, steer: Steer | None) -> None:
-    if not sys.stderr.isatty():
-        return
-    filled = int(24 * min(recorder.seconds / seconds, 1.0))
     note = ""
     if steer is not None:
         state = f"{steer.latency_s:.1f} s" if steer.latency_s is not None else "…"
         note = f" · {steer.prompt} ({state})"
-    bar = "█" * filled + "·" * (24 - filled)
-    print(f"\r{bar} {recorder.seconds:5.1f}/{seconds:g} s{note[:60]}\033[K", end="", file=sys.stderr, flush=True)
+    show_progress(recorder.seconds / seconds, f"{recorder.seconds:5.1f}/{seconds:g} s{note[:60]}")
 
 
 watch = Watch()
