@@ -69,6 +69,7 @@ class Page {
     };
     attachment.onmodel = (model) => {
       this.album.open(model.weights_hash);
+      deck.knownWords = model.known_words;
       deck.vocabulary = model.vocabulary;
       this.stage.size(model.sizes[0]);
       $("#model").textContent = model.checkpoint;
