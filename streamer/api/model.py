@@ -35,6 +35,7 @@ async def model(state: StateOf) -> dict[str, Any]:
         "sampler": info.sampler,
         "state_options": info.state_options,
         "vocabulary": info.vocabulary,
+        "known_words": info.known_words,
         "loras": [loras.shown(each) for each in info.loras.values()],
         "capacity": ready.capacity,
         "limits": {

@@ -251,6 +251,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     prompt: str
     """What a stream shows where nobody said."""
     vocabulary: dict[str, list[dict[str, Any]]]
+    known_words: list[str] = []
+    """Words that it was trained with beside the vocabulary's; empty: it doesn't say."""
     clips: ClipInfo | None = None
     """None: it makes none."""
     loras: dict[str, LoraInfo] = {}

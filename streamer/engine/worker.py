@@ -203,6 +203,7 @@ def _ready(
         max_prompt_chars=CHARS_PER_TOKEN * config.max_tokens,
         prompt=config.prompt,
         vocabulary=config.to_dict()["vocabulary"],
+        known_words=[*config.known_words],
         clips=clip_info(checkpoint),
         loras=loras,
     )

@@ -35,6 +35,7 @@ async def test_health_and_model(http: httpx.AsyncClient) -> None:
     model = (await http.get("/v1/model")).json()
     assert model["sizes"] == ["64x64"]
     assert [word["name"] for word in model["vocabulary"]["scene"]] == ["sea", "mountains"]
+    assert model["known_words"] == []
     assert model["capacity"] >= 1
 
 
