@@ -54,6 +54,7 @@ def stream_clips(pipe: Any, config: StreamConfig, call: dict[str, Any]) -> Any:
     )
 
     text = _encode(pipe, call)
+    _onload(pipe.transformer)
     videos = text["prompt_embeds"].shape[0]
     factor, per_latent = pipe.vae_scale_factor_spatial, pipe.vae_scale_factor_temporal
     frames = (call["frames"] - 1) // per_latent + 1
@@ -107,6 +108,21 @@ def _encode(pipe: Any, call: dict[str, Any]) -> dict[str, Any]:
     )
     order = ("prompt_embeds", "prompt_attention_mask", "negative_prompt_embeds", "negative_prompt_attention_mask")
     return dict(zip(order, encoded, strict=True))
+
+
+def _onload(transformer: Any) -> None:
+    """Bring an offloaded transformer to its device: a stream's state is made there, before the first pass.
+
+    Raises:
+        ValueError: its layers are fetched one by one, so that it is nowhere as a whole.
+    """
+    hook = getattr(transformer, "_hf_hook", None)
+    if hook is not None:
+        hook.pre_forward(transformer)
+    if any(value.is_meta for value in transformer.parameters()):
+        raise ValueError(
+            "enable_sequential_cpu_offload: a checkpoint that streams is needed whole, use enable_model_cpu_offload"
+        )
 
 
 def _row(text: dict[str, Any], index: int) -> dict[str, Any]:
