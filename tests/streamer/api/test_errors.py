@@ -97,18 +97,24 @@ async def test_text_that_no_event_or_log_can_hold(
     assert "\\ud800" not in (await http.get(STEERS)).text
 
 
-async def test_over_long_body(http: httpx.AsyncClient) -> None:
-    answer = await http.post(STREAMS, content=b" " * (10 << 20), headers={"content-type": "application/json"})
-    assert problem(answer, 413, "body-too-large")["limit"] == 9 << 20
+LIMITS = [(STREAMS, 15 << 20), ("/v1/streams/main/steers", 9 << 20)]
+"""Where a picture may be in the body, and where not."""
 
 
-async def test_over_long_body_of_unknown_length(http: httpx.AsyncClient) -> None:
+@pytest.mark.parametrize(("path", "limit"), LIMITS)
+async def test_over_long_body(http: httpx.AsyncClient, path: str, limit: int) -> None:
+    answer = await http.post(path, content=b" " * (limit + 1), headers={"content-type": "application/json"})
+    assert problem(answer, 413, "body-too-large")["limit"] == limit
+
+
+@pytest.mark.parametrize(("path", "limit"), LIMITS)
+async def test_over_long_body_of_unknown_length(http: httpx.AsyncClient, path: str, limit: int) -> None:
     async def pieces() -> AsyncIterator[bytes]:
-        for _ in range(10):
+        for _ in range((limit >> 20) + 1):
             yield b" " * (1 << 20)
 
-    answer = await http.post(STREAMS, content=pieces(), headers={"content-type": "application/json"})
-    assert problem(answer, 413, "body-too-large")["limit"] == 9 << 20
+    answer = await http.post(path, content=pieces(), headers={"content-type": "application/json"})
+    assert problem(answer, 413, "body-too-large")["limit"] == limit
 
 
 @pytest.mark.parametrize(
