@@ -91,10 +91,10 @@ async def test_a_model_that_is_none_and_a_server_that_is_none(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = ("--out", str(tmp_path / "clip.mp4"))
-    assert await asyncio.to_thread(main, ["generate", "the sea", *out, "--model", str(tmp_path)]) == 2
+    assert await asyncio.to_thread(main, ["generate", "the sea", *out, "--model", str(tmp_path / "none")]) == 2
     printed = capsys.readouterr().err
     assert printed.count("\n") == 1
-    assert printed.startswith(f"streamer generate: --model {tmp_path}: ")
+    assert printed.startswith(f"streamer generate: --model {tmp_path}/none: ")
     assert await asyncio.to_thread(main, ["generate", "the sea", *out, "--url", "http://127.0.0.1:1"]) == 1
     assert "can't be reached" in capsys.readouterr().err
 
