@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from streamer.api import images, loras
 from streamer.api.state import StateOf
 from streamer.session import spec, steers
+from streamer.session.capacity import guided_rate_hz
 from streamer.session.loras import MAX_LORAS, MAX_WEIGHT
 
 router = APIRouter(tags=["model"])
@@ -41,6 +42,7 @@ async def model(state: StateOf) -> dict[str, Any]:
         "limits": {
             "prompt_chars": info.max_prompt_chars,
             "guidance_scale": info.max_guidance_scale,
+            "guidance_rate_hz": guided_rate_hz(ready),
             "wait_s": spec.MAX_WAIT_S,
             "duration_s": spec.MAX_DURATION_S,
             "pending_steers": steers.MAX_PENDING,

@@ -29,13 +29,17 @@ def shown(session: Session, state: State, request: Request) -> dict[str, Any]:
     base = str(request.base_url).rstrip("/")
     live = base.replace("http", "ws", 1)
     path = f"/v1/streams/{session.id}"
+    in_force = session.in_force
     page = "/" if state.sessions.is_main(session) else f"/s/{session.id}"
     return {
         "id": session.id,
         "status": session.status,
         "reason": session.reason,
         "prompt": session.prompt,
-        "loras": loras.shown(session.loras),
+        "motion_score": in_force.motion_score,
+        "negative_prompt": in_force.negative_prompt,
+        "guidance_scale": in_force.guidance_scale,
+        "loras": loras.shown(in_force.loras),
         "seed": session.seed,
         "size": f"{session.width}x{session.height}",
         "rate_hz": session.rate_hz,
@@ -78,7 +82,10 @@ async def create(state: StateOf, request: Request, response: Response) -> dict[s
         if body.log is not None:
             await images.check_log(body.log)
         session = state.sessions.create(CreateStream(**body.model_dump(exclude={IMAGE}), image=png))
-        return {**shown(session, state, request), "control_token": session.control_token}
+        first = session.in_force
+        warnings = spec.warnings(state.ready.model, first.motion_score, first.negative_prompt, first.guidance_scale)
+        told = {"warnings": warnings} if warnings else {}
+        return {**shown(session, state, request), **told, "control_token": session.control_token}
 
     created = await state.idempotency.once(request, body, act)
     response.headers["Location"] = f"/v1/streams/{created['id']}"

@@ -247,7 +247,10 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     header records beside seed and size."""
     max_prompt_chars: int
     max_guidance_scale: float
-    """1 where the machine has no time for the second row that guidance takes."""
+    guidance_scale: float = 1.0
+    """Where nobody asked. Other than 1: `capacity`, `slots` and `timings` count streams with their second row."""
+    motion_score: int | None = None
+    """Where nobody asked; None: the checkpoint knows no motion scores."""
     prompt: str
     """What a stream shows where nobody said."""
     vocabulary: dict[str, list[dict[str, Any]]]
@@ -272,6 +275,8 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
     """One latent frame: decoding and conversion to I420."""
     steer_pass_s: float | None = None
     """One transformer pass of a block that begins at a steer; None: as of a default one."""
+    guided: float = 2.0
+    """How many times as long a pass takes with the second row of guidance."""
 
     @property
     def block_s(self) -> float:

@@ -43,6 +43,8 @@ class Frontier:
     """Passes of any later block, its commit included: what a steer at a boundary costs."""
     shape: Hashable = None
     """Streams share a pass only when this is equal."""
+    rows: int = 1
+    """Rows of a pass that it takes: two with guidance."""
     alone: bool = False
     """Share a pass with nobody."""
     primed: bool = True
@@ -63,7 +65,7 @@ class Frontier:
     def latest_start(self, costs: Costs) -> float:
         """The latest moment to start whatever may come next, credited or not: a decode, a block, a steered block."""
         decode_s = self.due(self.decode_next) - costs.decode_s
-        block_s = self.due(self.block_start) - self.passes_left * costs.pass_s - costs.decode_s
+        block_s = self.due(self.block_start) - self.passes_left * self.rows * costs.pass_s - costs.decode_s
         # The boundary that locks next may be steered until it does, and its block then begins anew.
         steered = max(self.decode_until, self.decode_next)
         steer_s = self.due(steered) - self.block_passes * costs.pass_s - costs.decode_s
@@ -145,7 +147,7 @@ def next_job(
         frontiers: All open streams.
         now_s: The worker's monotonic clock.
         costs: What steps take, to know when they have to start.
-        max_batch: Most streams in one pass.
+        max_batch: Most rows in one pass.
         idle: The clip's next unit, if a clip has work.
     """
     best: tuple[float, str] | None = None
@@ -185,7 +187,7 @@ def _candidates(frontier: Frontier, now_s: float, costs: Costs) -> list[tuple[fl
         if frontier.catching_up:
             start_s = now_s + CATCH_UP_SLACK_S
         else:
-            work_s = frontier.passes_left * costs.pass_s + costs.decode_s
+            work_s = frontier.passes_left * frontier.rows * costs.pass_s + costs.decode_s
             start_s = frontier.due(frontier.block_start) - work_s
         found.append((start_s, Passes((frontier.stream,))))
     return found
@@ -196,9 +198,10 @@ def _batch(first: str, passes: list[tuple[float, Frontier]], max_batch: int) -> 
     leader = next(frontier for _, frontier in passes if frontier.stream == first)
     if leader.alone:
         return Passes((first,))
-    others = [
-        (start_s, frontier.stream)
-        for start_s, frontier in passes
-        if frontier.stream != first and not frontier.alone and frontier.shape == leader.shape
-    ]
-    return Passes((first, *(stream for _, stream in sorted(others)[: max_batch - 1])))
+    chosen, free = [first], max_batch - leader.rows
+    for _, frontier in sorted(passes, key=lambda one: (one[0], one[1].stream)):
+        if frontier is leader or frontier.alone or frontier.shape != leader.shape or frontier.rows > free:
+            continue
+        chosen.append(frontier.stream)
+        free -= frontier.rows
+    return Passes(tuple(chosen))

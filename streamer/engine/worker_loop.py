@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -32,7 +33,7 @@ from streamer.engine.protocol import (
 )
 from streamer.engine.scheduler import Costs, Decode, Passes, Prime, Unit, next_job
 from streamer.engine.worker_clip import WorkerClip
-from streamer.engine.worker_stream import Models, StreamError, WorkerStream
+from streamer.engine.worker_stream import Models, StreamError, WorkerStream, first_steer
 from streamer.engine.worker_warmup import synchronize
 
 logger = logging.getLogger(__name__)
@@ -117,7 +118,8 @@ class WorkerLoop:
         if message.stream in self._streams:
             self._drop(self._streams[message.stream])
         try:
-            if len(self._streams) >= self._slots:
+            taken = sum(stream.frontier.rows for stream in self._streams.values())
+            if taken + self._models.rows(first_steer(message)) > self._slots:
                 raise StreamError(f"all {self._slots} slots are taken")
             self._streams[message.stream] = WorkerStream(self._models, message)
         except Exception as error:
@@ -181,7 +183,8 @@ class WorkerLoop:
             return
         took_s = time.monotonic() - start_s
         if not given:
-            self._costs = Costs(_smooth(self._costs.pass_s, took_s), self._costs.decode_s)
+            passes = math.ceil(sum(stream.frontier.rows for stream in streams) / self._bucket)
+            self._costs = Costs(_smooth(self._costs.pass_s, took_s / passes), self._costs.decode_s)
         for stream, block in zip(streams, blocks, strict=True):
             self._end(stream, block, took_s)
 

@@ -80,6 +80,11 @@ class Models:
         pool = self.pool(height, width)
         return open_stream(self.checkpoint, height=height, width=width, pool=pool, adapters=self.adapters, **options)
 
+    def rows(self, steer: Steer) -> int:
+        """Rows of a pass, and slots, under a steer; 1 under the checkpoint's own guidance, whatever that is."""
+        own = self.checkpoint.config.guidance_scale
+        return 2 if own == 1 and steer.guidance_scale not in (None, 1) else 1
+
     def texts(self, steer: Steer) -> dict[str, Any]:
         """The arguments of `LatentStream` and its `steer` that a steer stands for."""
         text, config = self.checkpoint.text, self.checkpoint.config
@@ -357,6 +362,7 @@ class WorkerStream:
         frontier.block_start = latents.next_frame
         frontier.block_latents = latents.next_block
         frontier.passes_left = latents.passes_ahead
+        frontier.rows = self._models.rows(self._in_force(latents.next_frame))
         frontier.shape = (latents.height, latents.width, latents.next_block, self._steer.loras)
 
     def _boundary_at(self, latent: int) -> Boundary:
@@ -437,3 +443,15 @@ class WorkerStream:
 def _same(one: Steer, other: Steer) -> bool:
     """Whether two steers ask for the same, wherever they stand."""
     return msgspec.structs.replace(one, at_latent=0) == msgspec.structs.replace(other, at_latent=0)
+
+
+def first_steer(message: protocol.Open) -> Steer:
+    """What is in force where the pictures that are wanted begin.
+
+    Raises:
+        StreamError: nothing is.
+    """
+    known = [steer for steer in message.steers if steer.at_latent <= max(0, message.decode_from)]
+    if not known:
+        raise StreamError("the schedule must begin at latent frame 0")
+    return max(known, key=lambda steer: steer.at_latent)

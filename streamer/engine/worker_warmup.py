@@ -73,6 +73,8 @@ def warm_up(models: Models, bucket: int | None, report: Callable[[float, str], N
             passes=len(config.timesteps),
             decode_s=decode_s,
             steer_pass_s=steer_pass_s,
+            # A wider pass has the row already, empty; and what guides by default was measured so.
+            guided=2.0 if chosen == 1 and config.guidance_scale == 1 else 1.0,
         ),
         bucket=chosen,
         stream_nbytes=_roll_nbytes(models) * (1 + LEAD_BOUNDARIES) + decoder_nbytes,

@@ -80,7 +80,13 @@ class NotReady(SessionError):
     default_code, default_status = "not-ready", 503
 
 
+class GuidanceTooCostly(SessionError):
+    """The machine has no room for guidance's second row at this rate, whoever else is there or not."""
+
+    default_code, default_status = "guidance-too-costly", 409
+
+
 class CapacityFull(SessionError):
-    """Every slot is taken by a stream that somebody watches."""
+    """Streams that somebody watches leave no room."""
 
     default_code, default_status = "capacity-full", 503

@@ -11,6 +11,7 @@ import msgspec
 
 from streamer.engine.protocol import Ready
 from streamer.media.hub import Hub
+from streamer.session.capacity import Share, fits, guidance_too_costly, is_guided, share
 from streamer.session.errors import CapacityFull, NotReady, StreamUnknown
 from streamer.session.ports import EngineLike, MakeHub
 from streamer.session.session import Session
@@ -100,20 +101,16 @@ class Sessions:
         Raises:
             NotReady: the worker is not up.
             Invalid, LogError: the request can't be met by this model.
-            CapacityFull: every slot belongs to a stream that somebody watches.
+            CapacityFull: streams that somebody watches leave no room.
+            GuidanceTooCostly: at its rate there is never room for its guidance.
         """
         ready = self._engine.ready
         if ready is None or self._closed:
             raise NotReady("the model is warming up", retry_after_s=1.0)
         checked = stream_spec(wanted, ready)
-        taken = [session for session in (*self._holders, *self._waiting) if session.watched]
-        if len(taken) >= self.capacity:
-            raise CapacityFull(
-                f"all {self.capacity} places are watched",
-                limit=self.capacity,
-                retry_after_s=RETRY_AFTER_S,
-                streams=[MAIN if session is self._main else session.id for session in taken],
-            )
+        lines = (checked.header, *(checked.log.steers if checked.log else ()))
+        guided = any(is_guided(line.guidance_scale, ready.model) for line in lines)
+        self._admit(share(guided, checked.header.rate_hz, ready), None, ready)
         self._make_room()
         session = Session(checked, ready, self._engine, self._make_hub, self)
         self._sessions[session.id] = session
@@ -162,22 +159,62 @@ class Sessions:
         self._deal()
 
     def left(self, session: Session) -> None:
-        """Nobody watches the session any more: whoever waits may have its slot."""
+        """Nobody watches the session any more, or it takes more or less of the machine: others may have its slot."""
         self._deal()
+
+    def admit_guidance(self, session: Session) -> None:
+        """Whether the session may take a second row.
+
+        Raises:
+            NotReady, GuidanceTooCostly, CapacityFull.
+        """
+        ready = self._engine.ready
+        if ready is None:
+            raise NotReady("the model is warming up", retry_after_s=1.0)
+        self._admit(share(True, session.rate_hz, ready), session, ready)
+
+    def _admit(self, wanted: Share, session: Session | None, ready: Ready) -> None:
+        """Raise unless there is room beside the other streams that are watched."""
+        most = self._settings.max_streams
+        guided = wanted != share(False, ready.rate_hz, ready)
+        if not fits([wanted], ready, most):
+            raise guidance_too_costly(ready)
+        taken = [one for one in (*self._holders, *self._waiting) if one.watched and one is not session]
+        if fits([*(one.share for one in taken), wanted], ready, most):
+            return
+        places = f"all {self.capacity} places are watched"
+        if guided:
+            places = f"guidance takes two of {self.capacity} places, others hold {len(taken)} that are watched"
+        raise CapacityFull(
+            places,
+            field="guidance_scale" if guided else None,
+            limit=self.capacity,
+            retry_after_s=RETRY_AFTER_S,
+            streams=[MAIN if one is self._main else one.id for one in taken],
+        )
 
     def _deal(self) -> None:
         """Give free slots to those who wait; ask those whom nobody watches to yield theirs."""
+        ready, most = self._engine.ready, self._settings.max_streams
+        if ready is None:
+            return
         self._waiting.sort(key=lambda session: not session.watched)
-        while self._waiting and len(self._holders) < self.capacity:
-            session = self._waiting.pop(0)
-            self._holders.add(session)
-            session.open()
+        for session in [*self._waiting]:
+            held = [holder.share for holder in self._holders]
+            # Alone it may run even where guidance is more than the machine holds: another machine let it begin.
+            if session in self._waiting and (not held or fits([*held, session.share], ready, most)):
+                self._waiting.remove(session)
+                self._holders.add(session)
+                session.open()
         # Whoever waits unwatched, without being new, takes no slot away: two such streams would take turns for ever.
         urgent = [session for session in self._waiting if session.watched or session.status is Status.STARTING]
         leaving = self._leaving()
-        for session in leaving[: len(urgent)]:
+        needed = [one.share for one in (*urgent, *self._holders) if not one.leaving]
+        for index, session in enumerate(leaving):
+            if fits([*needed, *(one.share for one in leaving[index:])], ready, most):
+                break
             session.park(evicted=True)  # its slot is counted on from now
-        if self.capacity and len(urgent) > len(leaving) and (free := self._unwatched()):
+        if not fits(needed, ready, most) and (free := self._unwatched()):
             free[0].park(evicted=True)
             self._deal()  # anew: a stream without a picture yields at once, and who waits has its slot already
 

@@ -67,6 +67,9 @@ class Costs:
         self._latent_s = PICTURES_PER_LATENT / rate_hz
         self._block = Estimate(timings.block_s)
         self._decode = Estimate(timings.decode_s)
+        self._guided = timings.guided
+        self.guided = False
+        """Whether passes have the second row of guidance."""
         self._steer_share = timings.steer_block_s / timings.block_s
         # From a steer's sending to its clean block, seen only when steers come.
         self._steer = Estimate(timings.steer_block_s + timings.pass_s)
@@ -76,7 +79,11 @@ class Costs:
     @property
     def block_s(self) -> float:
         """Commit and denoising passes of one default block."""
-        return self._block.value_s
+        return self._block.value_s * self._factor
+
+    @property
+    def _factor(self) -> float:
+        return self._guided if self.guided else 1.0
 
     @property
     def pass_s(self) -> float:
@@ -105,21 +112,21 @@ class Costs:
 
     def _lock_s(self) -> float:
         alone_s = self.steer_block_s + self.pass_s
-        steer_s = min(max(alone_s, self._steer.value_s), self._shared * alone_s)
+        steer_s = min(max(alone_s, self._steer.value_s * self._factor), self._shared * alone_s)
         overloads_s = (MARGIN * (self.block_s + n * self.decode_s) - n * self._latent_s for n in self._latents)
         return MARGIN * (steer_s + self.decode_s) + SLACK_S + max(0.0, *overloads_s)
 
-    def saw_block(self, compute_s: float) -> None:
+    def saw_block(self, compute_s: float, guided: bool = False) -> None:
         """A default block's passes took `compute_s` of the worker's time."""
-        self._block.update(compute_s)
+        self._block.update(compute_s / self._guided if guided else compute_s)
 
     def saw_decode(self, decode_s: float) -> None:
         """A latent frame's decoding took `decode_s`."""
         self._decode.update(decode_s)
 
-    def saw_steer(self, wall_s: float) -> None:
+    def saw_steer(self, wall_s: float, guided: bool = False) -> None:
         """A block was clean `wall_s` after the steer that it serves was sent to the worker."""
-        self._steer.update(wall_s)
+        self._steer.update(wall_s / self._guided if guided else wall_s)
 
 
 @dataclass(frozen=True)
@@ -162,13 +169,14 @@ class Pacer:
         """The latent frame from which a steer is in force: the first that it can take at or past a picture."""
         timeline, blocks = self.timeline, self.timeline.blocks
         wanted = max(timeline.locked, -(-(picture + 3) // PICTURES_PER_LATENT) if picture > 0 else 0)
-        if not blocks.cuts:
-            return blocks.ceil(wanted)
-        # Where each latent frame locks, the decodes of some may still be owed, and they go first.
-        need_s = self.costs.lock_s + MARGIN * self.costs.decode_s * (timeline.locked - timeline.next_latent)
+        # What isn't locked leaves C, unless guidance has just made that longer. Where each latent frame locks, some
+        # decodes may still be owed, and they go first.
+        owed = timeline.locked - timeline.next_latent if blocks.cuts else 0
+        need_s = self.costs.lock_s + MARGIN * self.costs.decode_s * owed
+        wanted = wanted if blocks.cuts else blocks.ceil(wanted)
         while self.due_s(wanted, next_tick_s) - now_s < need_s:
-            wanted += 1
-        return wanted if timeline.denoised >= blocks.next(wanted) else blocks.ceil(wanted)
+            wanted = timeline.next_lock(wanted)
+        return wanted if blocks.cuts and timeline.denoised >= blocks.next(wanted) else blocks.ceil(wanted)
 
     def credit(self, now_s: float, next_tick_s: float) -> Credit:
         """Decode what is locked; denoise a bounded lead beyond."""

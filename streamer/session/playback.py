@@ -12,6 +12,8 @@ import math
 from collections.abc import Callable
 from typing import Protocol
 
+import msgspec
+
 from streamer.engine.protocol import Denoised, Failed, Message, Pictures, Ready, Snapshot
 from streamer.session.link import WorkerLink
 from streamer.session.pacing import Costs, Pacer
@@ -41,6 +43,12 @@ class Owner(Protocol):
 
     def kept(self) -> None:
         """A snapshot has arrived."""
+
+    def admit_guidance(self) -> None:
+        """Raises if there is no room for a second row."""
+
+    def weighed(self) -> None:
+        """It takes less of the machine than before."""
 
     def failed(self, reason: str) -> None:
         """The worker gave this stream up."""
@@ -89,7 +97,7 @@ class Playback:
         self._wanted_s = 0.0
         self.timeline = Timeline(blocks, self._header.rate_hz)
         self.pacer = Pacer(self.timeline, Costs(ready.timings, blocks, self._header.rate_hz))
-        self.steering = Steering(wanted, model, self.pacer, reports)
+        self.steering = Steering(wanted, model, self.pacer, reports, owner.admit_guidance)
         self.player = Player(self.timeline, release, self._ticked)
         self._link = WorkerLink(engine, stream, self._received)
 
@@ -179,8 +187,8 @@ class Playback:
 
     def _ticked(self, shown: Tick) -> None:
         timeline = self.timeline
-        if shown is Tick.PICTURE:
-            self.steering.released(timeline.next_picture - 1, self._loop.time())
+        if shown is Tick.PICTURE and self.steering.released(timeline.next_picture - 1, self._loop.time()):
+            self._owner.weighed()
         each_second = timeline.tick % max(1, round(timeline.rate_hz)) == 0
         self._reports.ticked(shown, timeline.next_picture, each_second)
         self.advance()
@@ -228,12 +236,15 @@ class Playback:
 
     def _took_block(self, block: Denoised) -> None:
         timeline = self.timeline
-        timeline.denoised = max(timeline.denoised, block.first_latent + block.latents)
+        # A steer that cut it may have been on its way when the worker told of it.
+        end = min(block.first_latent + block.latents, timeline.blocks.next(block.first_latent))
+        block = msgspec.structs.replace(block, latents=end - block.first_latent)
+        timeline.denoised = max(timeline.denoised, end)
         length = timeline.blocks.whole(block.first_latent) - block.first_latent
         if block.block > 0 and length == timeline.blocks.default and block.compute_s > 0:
-            self.pacer.costs.saw_block(block.compute_s)
+            self.pacer.costs.saw_block(block.compute_s, self.steering.is_guided(block.first_latent))
         steer = self.steering.clean(block, self._loop.time(), self.player.running)
-        if block.first_latent + block.latents >= timeline.next_latent:
+        if end >= timeline.next_latent:
             self._reports.block(block, steer.prompt)
 
     def _send_credit(self) -> None:

@@ -51,4 +51,7 @@ class Slots(Protocol):
         """The session holds none and wants none."""
 
     def left(self, session: Session) -> None:
-        """Nobody watches the session any more."""
+        """Nobody watches the session any more, or it takes more or less of the machine than before."""
+
+    def admit_guidance(self, session: Session) -> None:
+        """Whether the session may take a second row. Raises `GuidanceTooCostly`, `CapacityFull`."""

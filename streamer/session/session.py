@@ -10,8 +10,9 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from streamer.engine.protocol import Lora, Ready
+from streamer.engine.protocol import Ready
 from streamer.session import states
+from streamer.session.capacity import Share, share
 from streamer.session.errors import StreamEnded
 from streamer.session.events import EventLog
 from streamer.session.loras import Wanted
@@ -65,6 +66,7 @@ class Session:
         self.seed = header.seed
         self.height, self.width, self.rate_hz = header.height, header.width, header.rate_hz
         self._keeps_on = keeps_on
+        self._ready = ready
         self._loop = asyncio.get_running_loop()
         self._slots = slots
         self.events = EventLog(self.id, lambda: (self.tick, self.picture))
@@ -120,14 +122,14 @@ class Session:
         return self._playback.pacer.costs.lock_s
 
     @property
-    def prompt(self) -> str:
+    def in_force(self) -> Steer:
         """What the picture on show was made under."""
-        return self.steers.in_force(latent_of(max(0, self.picture))).prompt
+        return self.steers.in_force(latent_of(max(0, self.picture)))
 
     @property
-    def loras(self) -> tuple[Lora, ...]:
-        """The adapters that the picture on show was made under."""
-        return self.steers.in_force(latent_of(max(0, self.picture))).loras
+    def prompt(self) -> str:
+        """The prompt that the picture on show was made under."""
+        return self.in_force.prompt
 
     @property
     def steers(self) -> SteerBook:
@@ -157,6 +159,11 @@ class Session:
     def kept_bytes(self) -> int:
         """Its snapshot and pictures, which also a parked stream keeps."""
         return self._playback.kept_bytes
+
+    @property
+    def share(self) -> Share:
+        """What it takes of the machine."""
+        return share(self._playback.steering.guided, self.rate_hz, self._ready)
 
     def log_lines(self) -> list[str]:
         """The recipe so far, one JSON document a line: the header, then every steer that is locked."""
@@ -210,6 +217,7 @@ class Session:
             adapters=loras,
         )
         self._playback.reschedule(steer.at_latent)
+        self._slots.left(self)
         return steer
 
     def cancel_steer(self, id: str, actor: str = "api") -> Steer:
@@ -222,6 +230,7 @@ class Session:
         self._playback.advance()
         steer = self._playback.steering.cancel(id, actor)
         self._playback.reschedule(steer.at_latent)
+        self._slots.left(self)
         return steer
 
     def check_running(self) -> None:
@@ -276,6 +285,14 @@ class Session:
         if self.status is not Status.STARTING:
             self._set(Status.STARTING, reason)
         self._slots.request(self)
+
+    def admit_guidance(self) -> None:
+        """Whether it may take a second row. Raises `GuidanceTooCostly`, `CapacityFull`."""
+        self._slots.admit_guidance(self)
+
+    def weighed(self) -> None:
+        """It takes less of the machine than before."""
+        self._slots.left(self)
 
     # Viewers, pauses, the end
 

@@ -11,6 +11,7 @@ import msgspec
 from streamer.engine.protocol import ModelInfo, Ready
 from streamer.session import log as log_format
 from streamer.session import loras
+from streamer.session.capacity import is_guided
 from streamer.session.errors import Invalid
 from streamer.session.log import Log
 
@@ -160,6 +161,18 @@ def steer_values(
         prompt(negative_prompt, model, f"{prefix}negative_prompt")
     if guidance_scale is not None:
         number(f"{prefix}guidance_scale", guidance_scale, 1.0, model.max_guidance_scale)
+
+
+def warnings(
+    model: ModelInfo, motion_score: int | None, negative_prompt: str | None, guidance_scale: float | None
+) -> list[str]:
+    """What is said to no effect, in words for people."""
+    found = []
+    if negative_prompt and not is_guided(guidance_scale, model):
+        found.append("negative_prompt has no effect without guidance: guidance_scale is 1")
+    if motion_score is not None and model.motion_score is None:
+        found.append("motion_score: this checkpoint was not trained with motion scores")
+    return found
 
 
 def number(field: str, value: Any, low: float, high: float) -> Any:

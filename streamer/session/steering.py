@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from streamer.engine.protocol import Denoised, ModelInfo
 from streamer.session import log, loras, spec
+from streamer.session.capacity import is_guided
 from streamer.session.pacing import Pacer
 from streamer.session.reports import Reports
 from streamer.session.spec import StreamSpec
@@ -21,16 +23,43 @@ class Steering:
         model: What prompts are checked against.
         pacer: Where steers may go.
         reports: Where their ways are told.
+        admit_guidance: Raises if the machine has no room for a second row of this stream.
     """
 
-    def __init__(self, wanted: StreamSpec, model: ModelInfo, pacer: Pacer, reports: Reports) -> None:
+    def __init__(
+        self,
+        wanted: StreamSpec,
+        model: ModelInfo,
+        pacer: Pacer,
+        reports: Reports,
+        admit_guidance: Callable[[], None],
+    ) -> None:
         self._model = model
         self._pacer = pacer
         self._reports = reports
         self.book = SteerBook(_steer(wanted.header, 0), pacer.timeline.blocks.places)
         for entry in wanted.log.steers if wanted.log else ():
             self.book.add(_steer(entry, entry.at_latent))
+        self._admit_guidance = admit_guidance
         self.log = [log.encode(wanted.header)]
+        self._weigh()
+
+    @property
+    def guided(self) -> bool:
+        """Whether what is made now, or will be as far as is known, takes the second row of guidance."""
+        return self._pacer.costs.guided
+
+    def is_guided(self, latent: int) -> bool:
+        """Whether a block that begins at a latent frame is."""
+        return is_guided(self.book.in_force(latent).guidance_scale, self._model)
+
+    def _weigh(self) -> bool:
+        """Whether it has just become guided, or no longer is."""
+        costs = self._pacer.costs
+        before = costs.guided
+        coming = self.book.from_(self._pacer.timeline.next_latent)
+        costs.guided = any(is_guided(steer.guidance_scale, self._model) for steer in coming)
+        return costs.guided != before
 
     def ask(
         self,
@@ -51,6 +80,9 @@ class Steering:
         timeline = self._pacer.timeline
         picture = timeline.next_picture + math.ceil(wait_s * timeline.rate_hz) if wait_s > 0 else 0
         tick_s = math.inf if next_tick_s is None else next_tick_s
+        if guidance_scale is not None and is_guided(guidance_scale, self._model) and not self.guided:
+            self._admit_guidance()
+            self._pacer.costs.guided = True  # its first block is the first that takes so long
         latent = self._pacer.boundary(picture, now_s, tick_s)
         before = self.book.in_force(latent)
         due_s = self._pacer.due_s(latent, tick_s)
@@ -66,7 +98,11 @@ class Steering:
             urgent=wait_s == 0,
             eta_s=due_s - now_s if math.isfinite(due_s) else None,
         )
-        replaced = self.book.add(steer)
+        steer.warnings = spec.warnings(self._model, steer.motion_score, steer.negative_prompt, steer.guidance_scale)
+        try:
+            replaced = self.book.add(steer)
+        finally:
+            self._weigh()
         if replaced is not None:
             self._reports.steer(replaced, by=steer.id)
         self._reports.steer(steer)
@@ -75,6 +111,7 @@ class Steering:
     def cancel(self, id: str, actor: str) -> Steer:
         """Take back a steer that waits, and tell. Raises SteerUnknown, SteerLocked."""
         steer = self.book.cancel(id)
+        self._weigh()
         self._reports.steer(steer, actor=actor)
         return steer
 
@@ -90,7 +127,7 @@ class Steering:
         if steer.at_latent == block.first_latent and steer.clean_s is None and steer.sent_s is not None:
             steer.clean_s = now_s
             if steer.urgent and playing:
-                self._pacer.costs.saw_steer(now_s - steer.sent_s)
+                self._pacer.costs.saw_steer(now_s - steer.sent_s, is_guided(steer.guidance_scale, self._model))
         return steer
 
     def lock(self) -> None:
@@ -99,9 +136,10 @@ class Steering:
             self.log.append(log.encode(log.entry(steer.message())))
             self._reports.steer(steer)
 
-    def released(self, picture: int, now_s: float) -> None:
-        """A picture was released: perhaps the first one of a steer."""
-        for steer in self.book.release(picture):
+    def released(self, picture: int, now_s: float) -> bool:
+        """A picture was released: perhaps the first one of a steer. Whether the stream is guided no longer."""
+        steers = self.book.release(picture)
+        for steer in steers:
             timing: dict[str, Any] = {}
             if steer.actor != FROM_LOG:
                 timing["latency_s"] = steer.latency_s = round(now_s - steer.asked_s, 4)
@@ -110,6 +148,7 @@ class Steering:
                 timing["compute_s"] = round(compute_s, 4)
                 timing["wait_s"] = round(max(0.0, steer.latency_s - compute_s), 4)
             self._reports.steer(steer, **timing)
+        return bool(steers) and self._weigh()
 
     def fail(self, reason: str) -> None:
         """The stream is over."""

@@ -61,6 +61,8 @@ class Steer:
     latency_s: float | None = None
     """Seconds from asking to the first picture's release."""
     reason: str | None = None
+    warnings: list[str] = field(default_factory=list)
+    """What was said to no effect."""
 
     @property
     def at_picture(self) -> int:
@@ -92,6 +94,8 @@ class Steer:
         for name in ("motion_score", "negative_prompt", "guidance_scale", "latency_s", "reason"):
             if getattr(self, name) is not None:
                 shown[name] = getattr(self, name)
+        if self.warnings:
+            shown["warnings"] = self.warnings
         if self.loras:
             shown["loras"] = loras.shown(self.loras)
         return shown
@@ -205,6 +209,12 @@ class SteerBook:
         """The steer that the block beginning at `latent` is made under."""
         index = bisect.bisect_right(self._places, latent)
         return self._locked[index] if index < len(self._locked) else self._pending[self._places[index - 1]]
+
+    def from_(self, latent: int) -> list[Steer]:
+        """The steer that is in force at a latent frame, and all later ones."""
+        index = bisect.bisect_right(self._places, latent)
+        later = [self._pending[place] for place in self._places[max(index, len(self._locked) - 1) :]]
+        return [self.in_force(latent), *self._locked[index + 1 :], *later]
 
     def schedule(self, from_latent: int = 0) -> list[protocol.Steer]:
         """Steers at or past a latent frame, as the worker is told."""

@@ -169,8 +169,11 @@ class _Stream:
     def pass_s(self) -> float:
         steered = self.blocks.cuts and self.frontier.block_start in self.steers
         commit = self.frontier.passes_left > self.timings.passes
-        shorter_s = self.timings.steer_pass_s
-        return shorter_s if shorter_s is not None and steered and not commit else self.timings.pass_s
+        pass_s, shorter_s = self.timings.pass_s, self.timings.steer_pass_s
+        if shorter_s is not None and steered and not commit:
+            pass_s = shorter_s
+        scale = self.steers[max(at for at in self.steers if at <= self.frontier.block_start)].guidance_scale
+        return pass_s if scale in (None, 1) else pass_s * self.timings.guided
 
     def make(self) -> None:
         """The block under way is clean."""
@@ -285,14 +288,15 @@ class ScriptedEngine:
 
     # The worker
 
-    def _tell(self, message: Any) -> None:
+    def tell(self, message: Any) -> None:
+        """Say this to the server."""
         callback = self._listeners.get(message.stream)
         if callback is not None:
             callback(message)
 
     def _fail(self, stream: str, reason: str) -> None:
         lost = self._streams.pop(stream)
-        self._tell(Failed(stream=stream, epoch=lost.epoch, reason=reason))
+        self.tell(Failed(stream=stream, epoch=lost.epoch, reason=reason))
 
     def _next(self) -> None:
         """Between two steps: read what came, choose the next step."""
@@ -322,7 +326,7 @@ class ScriptedEngine:
         if isinstance(message, Open):
             assert len(self._streams) < self.info.capacity, "more streams than slots"
             self._streams[message.stream] = _Stream(message, self.info)
-            self._tell(Opened(stream=message.stream, epoch=message.epoch))
+            self.tell(Opened(stream=message.stream, epoch=message.epoch))
             return
         stream = self._streams.get(message.stream)
         if stream is None:
@@ -348,14 +352,14 @@ class ScriptedEngine:
             if remade:
                 stream.begin()
                 if stream.end(kept) != ended:
-                    self._tell(stream.denoised())
+                    self.tell(stream.denoised())
         elif isinstance(message, TakeSnapshot):
             fitting = [block for block in stream.chain if stream.end(block) <= message.at_most]
             block = fitting[-1] if fitting else stream.chain[0]
             index = stream.index - (len(stream.chain) - 1 - stream.chain.index(block))
             fields = {"start": block.start, "whole": block.whole, "made": block.made.hex(), "index": index}
             data = json.dumps(fields).encode()
-            self._tell(Snapshot(stream=message.stream, epoch=stream.epoch, latent=stream.end(block), data=data))
+            self.tell(Snapshot(stream=message.stream, epoch=stream.epoch, latent=stream.end(block), data=data))
         elif isinstance(message, Close):
             del self._streams[message.stream]
 
@@ -381,7 +385,7 @@ class ScriptedEngine:
         if frontier.passes_left > 0:
             return
         stream.make()
-        self._tell(stream.denoised())
+        self.tell(stream.denoised())
         stream.begin()
 
     def _decoded(self, stream: _Stream) -> None:
@@ -391,7 +395,7 @@ class ScriptedEngine:
         (made,) = (block.made for block in stream.chain if block.start <= latent < stream.end(block))
         first, after = first_picture(latent), first_picture(latent + 1)
         stream.prune()
-        self._tell(
+        self.tell(
             Pictures(
                 stream=frontier.stream,
                 epoch=stream.epoch,

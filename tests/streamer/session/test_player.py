@@ -131,7 +131,7 @@ def test_what_a_steer_threw_away_counts_no_more_and_locked_pictures_always_do() 
     link = WorkerLink(wire, "s", heard.append)
 
     def start() -> None:
-        link.start(seed=1, height=16, width=16, rate_hz=16, steers=[], snapshot=None, decode_from=0)
+        link.start(seed=1, height=16, width=16, rate_hz=16, steers=[], image=None, snapshot=None, decode_from=0)
 
     wire.say(_block(0, 1))
     assert not heard, "not open"

@@ -10,7 +10,7 @@ import pytest
 from scripted_engine import ScriptedEngine, ScriptedHub, ready, video
 from virtual_clock import run
 
-from streamer.engine.protocol import Close, Credit, Open, TakeSnapshot
+from streamer.engine.protocol import Close, Credit, Denoised, Open, Reschedule, TakeSnapshot
 from streamer.session import states
 from streamer.session.errors import Invalid, LogError, SteerLocked, SteerUnknown, StreamEnded, TooMany
 from streamer.session.events import Event
@@ -262,6 +262,22 @@ async def test_a_steer_that_cuts_a_block_is_told_with_what_is_left_of_it() -> No
     assert blocks[steer.at_picture] == 8
     assert all(first + count in blocks for first, count in sorted(blocks.items())[:-1]), "no gap, no overlap"
     assert any(json.loads(line).get("at_latent") == steer.at_latent for line in stage.session.log_lines())
+    stage.check_video()
+
+
+@virtual
+async def test_a_block_told_of_while_the_steer_that_cuts_it_was_on_its_way_counts_up_to_the_cut() -> None:
+    stage = Stage(cuts=True)
+    steer = await cutting(stage)
+    timeline = stage.session._playback.timeline
+    start = timeline.blocks.floor(steer.at_latent - 1)
+    epoch = stage.engine.of(Reschedule)[-1].epoch - 1
+    late = Denoised(stream=stage.session.id, epoch=epoch, block=1, first_latent=start, latents=3, compute_s=0.3)
+    stage.engine.tell(late)
+    assert timeline.denoised == steer.at_latent
+    (*_, told) = await stage.events("block.ready")
+    assert told.data["pictures"] == 4 * (steer.at_latent - start)
+    await until(lambda: steer.status is SteerStatus.RELEASED)
     stage.check_video()
 
 
