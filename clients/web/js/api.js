@@ -10,6 +10,7 @@ import { store } from "./dom.js";
  * @property {string} status starting, live, paused, parked, ended or failed
  * @property {string} [reason]
  * @property {string} prompt
+ * @property {import("./loras.js").Lora[]} loras adapters in force
  * @property {number} seed
  * @property {string} size `256x144`
  * @property {number} rate_hz pictures a second
@@ -36,6 +37,7 @@ import { store } from "./dom.js";
  * @property {number} model_rate_hz the rate that the checkpoint was made for
  * @property {"blocks" | "chained clips"} streaming
  * @property {Record<string, VocabularyEntry[]>} vocabulary by bank
+ * @property {import("./loras.js").Lora[]} loras adapters, with the weight that new streams have of them
  * @property {string[]} known_words what it was trained with beside the vocabulary's words
  * @property {import("./picture.js").Limits} limits
  */
@@ -127,10 +129,14 @@ export class Api {
     return Array.isArray(answer) ? answer : answer.steers;
   }
 
-  /** @param {string} prompt @param {number} [inS] seconds from now; now without it */
-  async steer(prompt, inS) {
+  /**
+   * @param {string} prompt
+   * @param {number} [inS] seconds from now; now without it
+   * @param {import("./loras.js").Lora[]} [loras] the whole set of adapters; as they are without it
+   */
+  async steer(prompt, inS, loras) {
     const at = inS === undefined ? "now" : { in_s: inS };
-    return (await this.fetch("POST", `${this.path}/steers`, { json: { prompt, at } })).json();
+    return (await this.fetch("POST", `${this.path}/steers`, { json: { prompt, at, loras } })).json();
   }
 
   /** @param {string} steer */

@@ -11,6 +11,7 @@ import { Deck } from "./deck.js";
 import { Events } from "./events.js";
 import { Feed } from "./feed.js";
 import { Keys } from "./keys.js";
+import { Loras } from "./loras.js";
 import { PictureStart } from "./picture.js";
 import { Share } from "./share.js";
 import { Stage } from "./stage.js";
@@ -47,6 +48,7 @@ class Page {
       live: () => this.attachment.phase !== "warming" && this.attachment.stream !== null,
       forbidden: () => this.#watchOnly(),
     });
+    this.loras = new Loras((loras, label) => this.deck.adapt(loras, label));
     this.states = new States(this.attachment, this.clock, {
       live: () => this.feed.reconnect(),
       retry: () => this.attachment.retry(),
@@ -71,6 +73,7 @@ class Page {
       this.album.open(model.weights_hash);
       deck.knownWords = model.known_words;
       deck.vocabulary = model.vocabulary;
+      this.loras.known = model.loras;
       this.stage.size(model.sizes[0]);
       $("#model").textContent = model.checkpoint;
     };
@@ -90,7 +93,7 @@ class Page {
     };
     new Keys({
       pad: (number, arm) => deck.press(number, arm),
-      bank: (by) => deck.pads.turn(by),
+      bank: (by) => (this.loras.open(false), deck.pads.turn(by)),
       block: (by) => this.timeline.step(by),
       act: (what) => this.#act(what),
     });
@@ -113,6 +116,7 @@ class Page {
     $("#name").textContent = id === "main" ? "main" : id.slice(0, 10);
     this.stage.label(stream.prompt);
     this.deck.begin([stream.prompt]);
+    this.loras.show(stream.loras);
     const listed = await this.api.steers().catch(() => []);
     this.steers.restore(listed);
     const past = listed.filter((steer) => steer.status === "released").map((steer) => steer.prompt);
@@ -135,7 +139,10 @@ class Page {
     else if (type === "underrun") this.clock.anchor(event.tick, event.picture);
     else if (type === "rate.changed") this.#rate(data.rate_hz);
     else if (type.startsWith("steer.")) {
-      if (type === "steer.queued") this.timeline.dropFrom(data.at_picture ?? Infinity);
+      if (type === "steer.queued") {
+        this.timeline.dropFrom(data.at_picture ?? Infinity);
+        this.loras.show(data.loras ?? []);
+      }
       this.steers.heard(event, now);
     }
   }
@@ -164,11 +171,11 @@ class Page {
     this.states.fresh = false;
     if (steer.state === "queued") {
       if (!steer.mine) this.deck.queued(steer);
-      else this.#speak(`Queued: ${steer.label}`);
+      else if (!steer.quiet) this.#speak(`Queued: ${steer.label}`);
     }
     if (steer.state === "failed" || steer.state === "cancelled" || steer.state === "superseded") {
       this.deck.dropped();
-      if (steer.mine) this.#speak(`${steer.state}: ${steer.label}. ${steer.reason}`);
+      if (steer.mine && !steer.quiet) this.#speak(`${steer.state}: ${steer.label}. ${steer.reason}`);
     }
   }
 

@@ -19,6 +19,8 @@ const MINE_KEPT = 9;
 export class Deck {
   /** @type {Record<string, import("./api.js").VocabularyEntry[]>} */
   #vocabulary = {};
+  /** What was asked for last. */
+  #prompt = "";
   /** Words that the checkpoint knows beside its vocabulary; set them first. @type {string[]} */
   knownWords = [];
   /** @type {Armed | null} */
@@ -71,13 +73,15 @@ export class Deck {
     this.pads.shown = seen;
     this.pads.asked = seen;
     this.pads.mark();
-    this.field.show(prompts.at(-1) ?? "");
+    this.#prompt = prompts.at(-1) ?? "";
+    this.field.show(this.#prompt);
   }
 
   /** @param {import("./steers.js").Steer} steer one that was queued, whoever asked */
   queued(steer) {
     this.pads.asked = apply(this.pads.asked, steer.prompt, this.#vocabulary);
     this.pads.mark();
+    this.#prompt = steer.prompt;
     this.field.show(steer.prompt);
   }
 
@@ -127,6 +131,11 @@ export class Deck {
     return true;
   }
 
+  /** The prompt stays. @param {import("./loras.js").Lora[]} loras @param {string} label */
+  adapt(loras, label) {
+    return this.send(this.#prompt, label, undefined, loras);
+  }
+
   /** Keep what was asked last among one's own. */
   keep() {
     const prompt = this.field.input.value.trim();
@@ -159,19 +168,21 @@ export class Deck {
    * @param {string} prompt
    * @param {string} label
    * @param {number} [inS] seconds from now
+   * @param {import("./loras.js").Lora[]} [loras] the whole set of adapters; as they are without it
    */
-  async send(prompt, label, inS) {
+  async send(prompt, label, inS, loras) {
     if (!this.to.live()) {
-      this.#waiting = () => this.send(prompt, label, inS);
+      this.#waiting = () => this.send(prompt, label, inS, loras);
       this.field.show(prompt);
       return this.field.say(`“${label}” goes out as soon as it is live`, "hint");
     }
     this.field.clear();
     const steer = this.steers.ask(prompt, label, performance.now(), inS);
+    steer.quiet = Boolean(loras);
     if (!inS) this.ring.follow(steer);
     this.queued(steer);
     try {
-      this.steers.accepted(steer, await this.api.steer(prompt, inS), performance.now());
+      this.steers.accepted(steer, await this.api.steer(prompt, inS, loras), performance.now());
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
       this.steers.refused(steer, error.message);

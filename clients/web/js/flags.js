@@ -47,6 +47,7 @@ export class Flags {
     }
     node.dataset.state = steer.state;
     node.dataset.id = steer.id;
+    node.hidden = steer.quiet && steer.state === "superseded";
     node.style.setProperty("--t", String(steer.at / this.clock.rate));
     node.setAttribute("aria-label", spoken(steer));
     node.title = steer.reason ? `${steer.prompt}: ${steer.reason}` : steer.prompt;

@@ -16,6 +16,7 @@
  * @property {SteerState} state
  * @property {number} at first picture under it; an estimate until queued
  * @property {boolean} mine asked on this page
+ * @property {boolean} quiet one of a slider's many: no word of those that the next one replaced
  * @property {number} inS how far ahead it was asked for; 0 for now
  * @property {number} askedAt milliseconds of this page's time
  * @property {number} promisedS seconds from asking to showing, as the server and this screen's delay have it
@@ -184,7 +185,7 @@ export class Steers {
     /** @type {Steer} */
     const steer = {
       key: `s${++this.#count}`, id: "", prompt, label, state: "asked", at,
-      mine: false, inS: 0, askedAt: NaN, promisedS: NaN, latencyS: NaN, lateS: 0, reason: "",
+      mine: false, quiet: false, inS: 0, askedAt: NaN, promisedS: NaN, latencyS: NaN, lateS: 0, reason: "",
     };
     this.list.push(steer);
     return steer;
