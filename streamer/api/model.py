@@ -8,6 +8,7 @@ from fastapi import APIRouter
 
 from streamer.api import images, loras
 from streamer.api.state import StateOf
+from streamer.engine.protocol import ClipInfo
 from streamer.session import spec, steers
 from streamer.session.capacity import guided_rate_hz
 from streamer.session.loras import MAX_LORAS, MAX_WEIGHT
@@ -39,6 +40,7 @@ async def model(state: StateOf) -> dict[str, Any]:
         "known_words": info.known_words,
         "loras": [loras.shown(each) for each in info.loras.values()],
         "capacity": ready.capacity,
+        "clips": _clips(info.clips),
         "limits": {
             "prompt_chars": info.max_prompt_chars,
             "guidance_scale": info.max_guidance_scale,
@@ -53,4 +55,21 @@ async def model(state: StateOf) -> dict[str, Any]:
             "image_pixels": images.MAX_PIXELS,
             "image_types": [*images.FORMATS],
         },
+    }
+
+
+def _clips(info: ClipInfo | None) -> dict[str, Any] | None:
+    """What may be asked of `POST /v1/videos`; None where the checkpoint makes no clips."""
+    if info is None:
+        return None
+    return {
+        "size": f"{info.width}x{info.height}",
+        "size_multiple_of": info.size_step,
+        "size_pixels": info.max_pixels,
+        "rate_hz": info.rate_hz,
+        "seconds": info.max_frames / info.rate_hz,
+        "steps": info.steps,
+        "max_steps": info.max_steps,
+        "guidance_scale": info.guidance_scale,
+        "max_guidance_scale": info.max_guidance_scale,
     }

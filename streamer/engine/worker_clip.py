@@ -12,7 +12,7 @@ from PIL import Image
 from model.checkpoint import Checkpoint
 from model.clip import MAX_GUIDANCE_SCALE, Clip, ClipSpec, longsana_first_block
 from model.image_start import picture_tensor
-from model.positions import latent_of
+from model.positions import first_picture, latent_of
 from model.weights import Kind
 from streamer.engine.protocol import ClipDone, ClipInfo, ClipPictures, ClipProgress, Message, OpenClip
 from streamer.engine.scheduler import Costs, Unit
@@ -37,12 +37,20 @@ def clip_info(checkpoint: Checkpoint) -> ClipInfo:
         size_step=checkpoint.vae.spatial_factor * max(patch_height, patch_width),
         max_pixels=config.height * config.width,
         rate_hz=config.rate_hz,
-        max_frames=int(MAX_CLIP_S * config.rate_hz),
+        max_frames=_most_frames(checkpoint),
         steps=len(config.timesteps),
         max_steps=MAX_CLIP_STEPS,
         max_guidance_scale=MAX_GUIDANCE_SCALE,
         guidance_scale=config.guidance_scale,
     )
+
+
+def _most_frames(checkpoint: Checkpoint) -> int:
+    """Pictures of the longest clip: as many as a bidirectional checkpoint was trained for, a minute of another."""
+    config = checkpoint.config
+    if checkpoint.kind is Kind.CLIP:
+        return first_picture(config.first_block_latent_frames)
+    return int(MAX_CLIP_S * config.rate_hz)
 
 
 class UnitTimes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,9 @@ def expected(models: Models, **fields: Any) -> list[bytes]:
     return rgb
 
 
-def test_a_clip_is_made_in_order_and_its_progress_is_told(models: Models) -> None:
+@pytest.mark.parametrize("kind", [Kind.STREAM, Kind.CLIP])
+def test_a_clip_is_made_in_order_and_its_progress_is_told(models: Models, kind: Kind) -> None:
+    models = Models(replace(models.checkpoint, kind=kind))
     picture = Image.linear_gradient("L").convert("RGB")
     file = io.BytesIO()
     picture.save(file, "PNG")
@@ -206,4 +209,4 @@ def test_the_first_guess_grows_with_size_rows_and_length(models: Models) -> None
     assert cost_s(pictures_until=1, frames=1000) == pytest.approx(0.1)
     info = clip_info(models.checkpoint)
     assert (info.width, info.height, info.size_step, info.max_frames) == (64, 64, 16, 960)
-    assert models.checkpoint.kind is Kind.STREAM
+    assert clip_info(replace(models.checkpoint, kind=Kind.CLIP)).max_frames == 9  # three latent frames
