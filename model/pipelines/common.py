@@ -119,6 +119,9 @@ class Prepared:
         Raises:
             ValueError: names the argument and its limit.
         """
+        if "num_frames" in kwargs:  # so it stands in an example of the documentation
+            kwargs = kwargs | {"frames": kwargs["num_frames"]}
+            del kwargs["num_frames"]
         bound = signature.bind(self, *args, **kwargs)
         given = set(bound.arguments)
         bound.apply_defaults()

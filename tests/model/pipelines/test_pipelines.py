@@ -121,6 +121,12 @@ def test_binning_goes_by_way_of_a_published_size(pipelines: Any, monkeypatch: py
     assert call(ours, output_type="np", **changed).shape == (1, 1, 48, 48, 3)
 
 
+def test_num_frames_of_the_documentations_example(pipelines: Any) -> None:
+    ours = pipelines["t2v"][0]
+    options = {name: value for name, value in CHEAP.items() if name != "frames"} | {"num_inference_steps": 1}
+    assert ours("the sea", num_frames=5, **options).frames.shape == (1, 16, 2, 8, 12)
+
+
 def test_sizes_of_whole_patches_will_do(pipelines: Any) -> None:
     ours = pipelines["t2v"][0]
     small = {"num_inference_steps": 1, "frames": 1}
