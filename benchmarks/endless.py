@@ -4,7 +4,8 @@
 
 Blocks follow each other as fast as the device makes them; hours are those of the video. In the middle a snapshot goes
 to bytes and back into a second stream; at the end the second one is run for as long and must end in the same bits.
-`rss` is this process's memory, `tensors` those that Python holds, `state` the bytes of the pool. Exit status 1: a
+`rss` is this process's memory, `tensors` those that Python holds (they
+grow until 256 positions are remembered), `state` the bytes of the pool. Exit status 1: a
 number that is not finite, or another end.
 """
 
@@ -105,10 +106,11 @@ def run(
         now = time.perf_counter()
         seconds = stream.next_frame * PICTURES_PER_LATENT / checkpoint.config.rate_hz
         video = f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02}:{int(seconds) % 60:02}"
+        spent_ms = 1e3 * (now - started) / (block + 1 - since)
         rss, tensors = psutil.Process().memory_info().rss / MIB, sum(1 for _ in _tensors())
         print(
             f"{block + 1:>8}{video:>9}{rss:>9.0f}{stream.pool.nbytes / MIB:>7.1f}{tensors:>9}"
-            f"{latents.mean():>8.3f}{latents.std():>7.3f}{level:>7.1f}{1e3 * (now - started) / (block + 1 - since):>8.1f}",
+            f"{latents.mean():>8.3f}{latents.std():>7.3f}{level:>7.1f}{spent_ms:>8.1f}",
             flush=True,
         )
         since, started = block + 1, now
@@ -123,7 +125,7 @@ def _level(checkpoint: Checkpoint, latents: Tensor, state: DecodeState) -> float
 
 def _tensors() -> Iterator[Tensor]:
     gc.collect()
-    yield from (thing for thing in gc.get_objects() if isinstance(thing, Tensor))
+    yield from (thing for thing in gc.get_objects() if issubclass(type(thing), Tensor))
 
 
 if __name__ == "__main__":
