@@ -4,9 +4,8 @@
 
 Blocks follow each other as fast as the device makes them; hours are those of the video. In the middle a snapshot goes
 to bytes and back into a second stream; at the end the second one is run for as long and must end in the same bits.
-`rss` is this process's memory, `tensors` those that Python holds (they
-grow until 256 positions are remembered), `state` the bytes of the pool. Exit status 1: a
-number that is not finite, or another end.
+`rss` is this process's memory, `tensors` counts those that Python holds (it grows until 256 positions are known),
+`state` is the pool. Exit status 1: a number that is not finite, or another end.
 """
 
 from __future__ import annotations
