@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import io
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from PIL import Image
 from tiny import save_tiny_model
 from tiny_lora import save_tiny_lora
 
@@ -130,7 +132,9 @@ async def test_a_log_run_again_gives_bit_identical_pictures(server: tuple[Engine
     async with watched(session):
         for prompt in ("the sea at night", "snowy mountains by day"):
             await released(session, session.steer(prompt))
+        await released(session, session.steer("rain", guidance_scale=3.0, negative_prompt="the sea"))
         await cut(session)
+        await released(session, session.steer("the sea at night", guidance_scale=1.0))
         await reached(session, 60)
     first, *_, last = session.steers
     assert first.latency_s is not None
@@ -151,6 +155,26 @@ async def test_parked_and_watched_again_goes_on_bit_for_bit(
         await seen(session, lambda: session.status is Status.PARKED)
     async with watched(session):
         await reached(session, 90)
+    await check_replay(sessions, session)
+
+
+async def test_from_a_picture_parked_and_replayed_bit_for_bit(
+    server: tuple[Engine, Sessions], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "PARK_AFTER_S", 0.05)
+    _, sessions = server
+    file = io.BytesIO()
+    Image.linear_gradient("L").resize((64, 64)).convert("RGB").save(file, "PNG")
+    session = sessions.create(CreateStream(prompt="the sea by day", seed=14, image=file.getvalue()))
+    first = session.steer("the sea at night")
+    assert first.at_latent == 1, "the picture alone is locked from the start"
+    for picture in (3, 30):
+        async with watched(session):
+            await reached(session, picture)
+            session.steer(f"snowy mountains {picture}")
+        await seen(session, lambda: session.status is Status.PARKED)
+    async with watched(session):
+        await reached(session, 50)
     await check_replay(sessions, session)
 
 
