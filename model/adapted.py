@@ -101,15 +101,18 @@ class Adapted(nn.Module):
     def add(self, y: Tensor, x: Tensor) -> Tensor:
         """y, which is what the base layer makes of x, and what the adapters make of it."""
         for each in self._factors:
-            y = torch.add(y, _low_rank(self.base, x.to(each.down.dtype), each).to(y.dtype), alpha=each.scale)
+            down = x.to(each.down.dtype)
+            if isinstance(self.base, nn.Conv2d | nn.Conv3d):
+                y = torch.add(y, _convolved(self.base, down, each).to(y.dtype), alpha=each.scale)
+            else:
+                assert each.up is not None
+                low = F.linear(down, each.down).flatten(0, -2).to(y.dtype)
+                y = torch.addmm(y.flatten(0, -2), low, each.up.to(y.dtype).t(), alpha=each.scale).view(y.shape)
         return y
 
 
-def _low_rank(base: nn.Module, x: Tensor, factors: Factors) -> Tensor:
+def _convolved(base: nn.Conv2d | nn.Conv3d, x: Tensor, factors: Factors) -> Tensor:
     down, up = factors.down, factors.up
-    if not isinstance(base, nn.Conv2d | nn.Conv3d):
-        assert up is not None
-        return F.linear(F.linear(x, down), up)
     convolve: Callable[..., Tensor] = F.conv2d if isinstance(base, nn.Conv2d) else F.conv3d
     place = (base.stride, base.padding, base.dilation)
     if up is None:
