@@ -26,6 +26,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from model.adapted import NO_ADAPTERS, AdapterSet
 from model.checkpoint import Checkpoint
 from model.denoise import WholeClip
 from model.image_start import first_latent
@@ -90,6 +91,7 @@ class Clip:
     Args:
         checkpoint: what makes it.
         spec: what it shall be.
+        loras: adapters in force, see `model.lora`.
         pool: where the state of a checkpoint that streams lives; None makes one of its own.
         bucket: rows of a pass, see `model.stream.advance`.
 
@@ -98,12 +100,18 @@ class Clip:
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, spec: ClipSpec, *, pool: StatePool | None = None, bucket: int | None = None
+        self,
+        checkpoint: Checkpoint,
+        spec: ClipSpec,
+        *,
+        loras: AdapterSet = NO_ADAPTERS,
+        pool: StatePool | None = None,
+        bucket: int | None = None,
     ) -> None:
         self.spec = spec = checked(checkpoint, spec)
         self._vae = checkpoint.vae
         self._frames = spec.frames
-        self._maker = maker_of(checkpoint, spec, pool=pool, bucket=bucket)
+        self._maker = maker_of(checkpoint, spec, loras=loras, pool=pool, bucket=bucket)
         self._decoder = self._vae.new_state()
         self._latents = latent_frames(spec.frames)
         self._clean: deque[Tensor] = deque()  # latent frames (1, channels, 1, h, w), not yet decoded
@@ -231,7 +239,12 @@ def latent_frames(frames: int) -> int:
 
 
 def maker_of(
-    checkpoint: Checkpoint, spec: ClipSpec, *, pool: StatePool | None = None, bucket: int | None = None
+    checkpoint: Checkpoint,
+    spec: ClipSpec,
+    *,
+    loras: AdapterSet = NO_ADAPTERS,
+    pool: StatePool | None = None,
+    bucket: int | None = None,
 ) -> Maker:
     """What makes the latents of a clip, spec as `checked` gives it."""
     assert spec.height is not None
@@ -247,8 +260,8 @@ def maker_of(
     if bidirectional:
         return WholeClip(
             checkpoint.scheduler or clip_scheduler(),
-            text=Text.of(checkpoint.transformer, text, mask),
-            negative=None if negative is None else Text.of(checkpoint.transformer, *negative),
+            text=Text.of(checkpoint.transformer, text, mask, loras),
+            negative=None if negative is None else Text.of(checkpoint.transformer, *negative, loras),
             guidance_scale=scale,
             steps=spec.steps or len(checkpoint.config.timesteps),
             shape=(frames, height, width),
@@ -272,6 +285,7 @@ def maker_of(
         negative_mask=negative_mask,
         seed=spec.seed,
         image=image,
+        loras=loras,
         pool=pool,
     )
 

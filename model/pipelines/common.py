@@ -82,6 +82,15 @@ class Prepared:
         return pipeline
 
     @classmethod
+    def from_pipe(cls, pipeline: Any, **options: Any) -> Self:
+        """As in diffusers: a pipeline over the parts of another; it streams if that one does."""
+        parts = pipeline.components | options  # else diffusers drops those whose class is none of its own
+        made = cast("Self", super().from_pipe(pipeline, **parts))  # type: ignore[misc]
+        if isinstance(pipeline, Prepared):
+            made.stream_config, made.longsana = pipeline.stream_config, pipeline.longsana
+        return made
+
+    @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint) -> Self:
         """A pipeline over the parts of a loaded checkpoint, which it shares."""
         pipeline = cls(

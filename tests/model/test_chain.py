@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from model import VideoStream
+from model.adapted import Adapter, Factors, adapter_set
 from model.chain import ChainStream, ChainVAE, advance
 from model.checkpoint import Checkpoint, load_checkpoint
-from model.clip import Clip, ClipSpec
+from model.clip import Clip, ClipSpec, checked, maker_of
 from model.snapshot import pack, unpack
 from model.weights import Kind
 
@@ -129,6 +130,27 @@ def test_a_restored_chain_goes_on_alike(checkpoint: Checkpoint, clips: int) -> N
     assert torch.equal(next(other), expected)
     with pytest.raises(ValueError, match="not a snapshot"):
         other.restore({"format": 0})
+
+
+def test_adapters_change_at_a_border_and_are_found_again(checkpoint: Checkpoint) -> None:
+    generator = torch.Generator().manual_seed(1)
+    factors = Factors(torch.randn(2, 48, generator=generator), torch.randn(48, 2, generator=generator), 1.0)
+    adapter = Adapter("look", "f00d", {"transformer_blocks.0.attn1.to_q": factors}, 2)
+    loras = adapter_set([(adapter, 1.0)])
+    plain, steered, adapted = chain(checkpoint), chain(checkpoint), chain(checkpoint, loras=loras)
+    first = next(plain)
+    steered.steer(**texts(checkpoint, "the sea"), loras=loras)
+    assert not torch.equal(next(adapted), first)
+    wanted = ClipSpec(prompt="the sea", seed=3, frames=4 * FIRST - 3, steps=2)
+    maker = maker_of(checkpoint, checked(checkpoint, wanted), loras=loras)
+    maker.step()
+    assert torch.equal(maker.step(), next(steered)[:, :16])
+    snapshot = steered.snapshot()
+    with pytest.raises(ValueError, match=r"adapter look .* is not loaded"):
+        plain.restore(snapshot)
+    other = chain(checkpoint, adapters={"f00d": adapter})
+    other.restore(snapshot)
+    assert torch.equal(next(other), next(steered))
 
 
 @pytest.mark.parametrize("start", range(1, FIRST + 2 * BLOCK))

@@ -65,11 +65,11 @@ def test_steps_guidance_and_callbacks_of_a_streaming_call(streaming: SanaVideoPi
         streaming("the sea", sigmas=[0.5])
 
 
-def test_an_image_is_the_first_block_of_a_streaming_call(tiny_model: Path, pipelines: Any) -> None:
-    pipeline = SanaImageToVideoPipeline(**pipelines["i2v"][0].components)
-    pipeline.set_progress_bar_config(disable=True)
+def test_an_image_is_the_first_block_of_a_streaming_call(tiny_model: Path, streaming: SanaVideoPipeline) -> None:
     checkpoint = load_checkpoint(tiny_model, dtype=torch.float32)
-    pipeline.stream_config = checkpoint.config
+    pipeline = SanaImageToVideoPipeline.from_pipe(streaming)
+    pipeline.set_progress_bar_config(disable=True)
+    assert pipeline.stream_config == checkpoint.config
     picture = torch.randint(0, 256, (1, 64, 64, 3), dtype=torch.uint8)
     image = checkpoint.vae.encode(picture)
     options: dict[str, Any] = {"prompt": "the sea", "frames": 9, "generator": seeded(3), "output_type": "latent"}

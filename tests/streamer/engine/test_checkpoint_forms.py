@@ -34,6 +34,7 @@ async def test_a_pth_is_served(pth: Path) -> None:
         ready = await asyncio.wait_for(engine.wait_ready(), PATIENCE_S)
     finally:
         await engine.close()
+    assert ready.model.streaming == "blocks"
     assert (ready.model.name, ready.model.height, ready.model.width) == ("net", 64, 64)
     assert len(ready.model.weights_hash) == 64
 
@@ -47,3 +48,18 @@ async def test_a_lone_pth_says_what_it_lacks(pth: Path) -> None:
     await engine.close()
     folder = pth.parent.parent
     assert str(raised.value) == f"{pth}: the folders vae, text_encoder are missing beside it, in {folder}"
+
+
+async def test_a_bidirectional_checkpoint_says_that_it_makes_clips(tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "SANA-Video"
+    shutil.copytree(tiny_model, folder, ignore=shutil.ignore_patterns("stream.json"))
+    engine = await Engine.start(folder, dtype="fp32", rate_hz=8, threads=1)
+    try:
+        ready = await asyncio.wait_for(engine.wait_ready(), PATIENCE_S)
+    finally:
+        await engine.close()
+    assert ready.model.streaming == "chained clips"
+    assert (ready.model.first_block_latent_frames, ready.model.block_latent_frames) == (21, [20])
+    assert ready.timings.passes == 50
+    assert ready.model.clips is not None
+    assert ready.model.clips.steps == 50
