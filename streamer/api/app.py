@@ -5,14 +5,15 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
-from fastapi import FastAPI
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.datastructures import MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from streamer.api import events, loras, model, problems, steers, streams, video, videos, whep
+from streamer.api import page as pages
 from streamer.api.auth import HostCheck, OriginCheck
 from streamer.api.limits import BodyLimit
 from streamer.api.state import State
@@ -119,8 +120,8 @@ def create_app(settings: Settings, sessions: Sessions, engine: Engine, clips: Cl
 
     @app.get("/", include_in_schema=False)
     @app.get("/s/{stream}", include_in_schema=False)
-    async def page(stream: str = "main") -> FileResponse:
-        return FileResponse(web / "index.html", headers={"Cache-Control": "no-cache"})
+    async def page(request: Request, stream: str = "main") -> HTMLResponse:
+        return await pages.page(web / "index.html", request, app.state.streamer, stream)
 
     app.mount("/", Files(directory=web), name="web")
     return app

@@ -78,6 +78,19 @@ async def from_data_url(text: str, field: str = "image") -> bytes:
         raise Problem(422, "image-unreadable", f"{field} is not base64: {error}", field=field) from error
 
 
+async def resized(jpeg: bytes, width: int) -> bytes:
+    """One of our own JPEGs, of another width and the same shape."""
+
+    def resize() -> bytes:
+        with Image.open(io.BytesIO(jpeg), formats=["JPEG"]) as image:
+            height = max(1, round(image.height * width / image.width))
+            file = io.BytesIO()
+            image.resize((width, height), Image.Resampling.BICUBIC).save(file, "JPEG", quality=85)
+            return file.getvalue()
+
+    return await _aside(resize)
+
+
 async def digest(data: bytes) -> str:
     """SHA-256 in hex."""
     return await _aside(lambda: hashlib.sha256(data).hexdigest())

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from streamer.api import forms, images
@@ -119,9 +119,11 @@ async def log(stream: str, state: StateOf) -> Response:
 
 
 @router.get("/{stream}/poster.jpg", response_class=Response)
-async def poster(session: SessionOf) -> Response:
-    """The picture shown last."""
+async def poster(session: SessionOf, width: Annotated[int | None, Query(ge=16, le=1280)] = None) -> Response:
+    """The picture shown last; `width` makes it larger or smaller."""
     picture = await session.hub.poster()
     if picture is None:
         raise Problem(404, "no-picture", "this stream has shown no picture yet")
+    if width is not None:
+        picture = await images.resized(picture, width)
     return Response(picture, media_type="image/jpeg", headers={"Cache-Control": "no-store"})

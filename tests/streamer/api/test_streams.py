@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import re
 import signal
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 from serving import Server, run, serve
 from websockets.asyncio.client import connect
 
@@ -57,6 +60,26 @@ async def test_main_is_shared_and_has_a_page(http: httpx.AsyncClient, server: Se
     assert page.headers["content-type"].startswith("text/html")
     assert "default-src 'self'" in page.headers["content-security-policy"]
     assert "control_token" not in main
+
+
+async def test_links_preview_the_prompt_and_the_picture(http: httpx.AsyncClient, server: Server) -> None:
+    made = (await http.post("/v1/streams", json={"prompt": 'the <b>"sea"</b>'})).json()
+    fresh = (await http.get(f"/s/{made['id']}")).text
+    assert '<meta property="og:title" content="the &lt;b&gt;&quot;sea&quot;&lt;/b&gt;">' in fresh
+    assert "og:image" not in fresh
+    async with connect(socket_url(server, f"/v1/streams/{made['id']}/video"), max_size=None) as viewer:
+        for _ in range(3):
+            await viewer.recv()
+    page = (await http.get(f"/s/{made['id']}")).text
+    found = re.search('<meta property="og:image" content="(.*?)">', page)
+    assert found is not None
+    assert found[1].startswith(f"{server.url}/v1/streams/{made['id']}/poster.jpg")
+    assert Image.open(io.BytesIO((await http.get(found[1])).content)).size == (1024, 1024)
+    await http.delete(f"/v1/streams/{made['id']}")
+    for path in (f"/s/{made['id']}", "/s/str_none"):
+        answer = await http.get(path)
+        assert answer.status_code == 200, "the page itself says that it is over"
+        assert "og:image" not in answer.text
 
 
 async def test_steer_is_queued_locked_released(http: httpx.AsyncClient, server: Server) -> None:
@@ -244,3 +267,39 @@ async def test_bad_option_is_one_line(option: tuple[str, ...]) -> None:
     status, text = await run("serve", *option, only_errors=True)
     assert (status, len(text.splitlines())) == (2, 1)
     assert option[0] in text
+
+
+async def test_guidance_motion_and_negative_prompt_of_a_stream(http: httpx.AsyncClient, server: Server) -> None:
+    limits = (await http.get("/v1/model")).json()["limits"]
+    assert limits["guidance_scale"] == 20
+    wanted = {"prompt": "the sea", "guidance_scale": 3, "negative_prompt": "fog", "motion_score": 5, "idle": "end"}
+    answer = await http.post("/v1/streams", json=wanted | {"rate_hz": limits["guidance_rate_hz"]})
+    assert answer.status_code == 201, answer.text
+    created = answer.json()
+    assert {name: created[name] for name in wanted} == wanted
+    (warning,) = created["warnings"]
+    assert warning.startswith("motion_score")
+    path, headers = f"/v1/streams/{created['id']}", {"Authorization": f"Bearer {created['control_token']}"}
+    async with (
+        connect(socket_url(server, f"{path}/video"), max_size=None) as viewer,
+        connect(socket_url(server, f"{path}/events"), additional_headers=headers) as events,
+    ):
+        await viewer.recv()
+        draining = asyncio.create_task(drain(viewer))
+        plain = {"prompt": "rain", "guidance_scale": 1, "motion_score": 0}
+        asked = (await http.post(f"{path}/steers", json=plain, headers=headers)).json()
+        assert any(warning.startswith("negative_prompt has no effect") for warning in asked["warnings"])
+        assert (await event(events, "steer.released"))["data"]["id"] == asked["id"]
+        shown = (await http.get(path)).json()
+        assert (shown["guidance_scale"], shown["negative_prompt"], shown["motion_score"]) == (1, "fog", 0)
+        again = {"type": "steer", "ref": 1, "prompt": "the sea", "guidance_scale": 2.5, "negative_prompt": ""}
+        await events.send(json.dumps(again))
+        accepted = (await event(events, "steer.accepted"))["data"]
+        assert (accepted["guidance_scale"], accepted["negative_prompt"]) == (2.5, "")
+        await event(events, "steer.released")
+        draining.cancel()
+    lines = [json.loads(line) for line in (await http.get(f"{path}/log")).text.splitlines()]
+    assert [line["guidance_scale"] for line in lines] == [3, 1, 2.5]
+    refused = (await http.post(f"{path}/steers", json={"prompt": "x", "guidance_scale": 21}, headers=headers)).json()
+    assert (refused["status"], refused["field"], refused["limit"]) == (422, "guidance_scale", [1.0, 20.0])
+    await http.delete(path, headers=headers)
