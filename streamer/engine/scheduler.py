@@ -68,7 +68,7 @@ class Frontier:
         block_s = self.due(self.block_start) - self.passes_left * self.rows * costs.pass_s - costs.decode_s
         # The boundary that locks next may be steered until it does, and its block then begins anew.
         steered = max(self.decode_until, self.decode_next)
-        steer_s = self.due(steered) - self.block_passes * costs.pass_s - costs.decode_s
+        steer_s = self.due(steered) - self.block_passes * self.rows * costs.pass_s - costs.decode_s
         return min(decode_s, block_s, steer_s)
 
     def due(self, latent: int) -> float:

@@ -124,7 +124,7 @@ def run(link: Link, options: argparse.Namespace) -> int:
     ready, why = _ready(models.checkpoint, measured, options, loras)
     link.send(Progress(fraction=1.0, what=why))
     link.send(ready)
-    WorkerLoop(link, models, ready, measured.bucket).run()
+    WorkerLoop(link, models, ready, measured.bucket, measured.text_s).run()
     return 0
 
 

@@ -82,11 +82,17 @@ class WorkerClip:
         checkpoint: What makes it.
         message: As received.
         costs: What steps of streams take: the first guess at what its own will.
+        text_s: What encoding a prompt takes.
         clock: Seconds, monotonic.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, message: OpenClip, costs: Costs, clock: Callable[[], float] = time.monotonic
+        self,
+        checkpoint: Checkpoint,
+        message: OpenClip,
+        costs: Costs,
+        text_s: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.id, self.epoch = message.stream, message.epoch
         self._checkpoint, self._message, self._clock = checkpoint, message, clock
@@ -94,9 +100,12 @@ class WorkerClip:
         self._sent = 0
         self._until = message.pictures_until
         share = message.height * message.width / (checkpoint.config.height * checkpoint.config.width)
+        decode_s, rows = costs.decode_s * share, _rows(checkpoint, message)
         self._times = {
-            "pass": UnitTimes(costs.pass_s * share * _rows(checkpoint, message) * _longest(checkpoint, message)),
-            "decode": UnitTimes(costs.decode_s * share),
+            # Opening it encodes its texts and, about as dear as decoding it, its picture.
+            "open": UnitTimes(rows * text_s + (0.0 if message.image is None else decode_s)),
+            "pass": UnitTimes(costs.pass_s * share * rows * _longest(checkpoint, message)),
+            "decode": UnitTimes(decode_s),
         }
         self._ran_s = clock()
         self._told_units = 0
@@ -105,7 +114,7 @@ class WorkerClip:
         """Its next unit of work; None while it has no credit. The first one opens it: text, image, state."""
         if self._sent >= self._until:
             return None
-        times = self._times[self._clip.unit if self._clip is not None else "pass"]
+        times = self._times[self._clip.unit if self._clip is not None else "open"]
         return Unit(self.id, times.expected_s(self._clock() - self._ran_s > PATIENCE_S))
 
     def credit(self, pictures_until: int) -> None:
@@ -181,8 +190,9 @@ def _spec(message: OpenClip) -> ClipSpec:
 
 
 def _rows(checkpoint: Checkpoint, message: OpenClip) -> int:
-    scale = checkpoint.config.guidance_scale if message.guidance_scale is None else message.guidance_scale
-    return 1 if scale == 1 else 2
+    """Rows of a pass, against those of a stream under the checkpoint's own guidance."""
+    own = checkpoint.config.guidance_scale
+    return 2 if own == 1 and message.guidance_scale not in (None, 1) else 1
 
 
 def _longest(checkpoint: Checkpoint, message: OpenClip) -> float:

@@ -52,13 +52,15 @@ class WorkerLoop:
         models: Loaded and warm.
         ready: What the warm-up measured.
         bucket: Rows of a transformer pass; a stream's bits depend on it, so it never changes.
+        text_s: What encoding a prompt takes.
     """
 
-    def __init__(self, link: Link, models: Models, ready: Ready, bucket: int) -> None:
+    def __init__(self, link: Link, models: Models, ready: Ready, bucket: int, text_s: float) -> None:
         self._link = link
         self._models = models
         self._slots = ready.slots
         self._bucket = bucket
+        self._text_s = text_s
         self._costs = Costs(ready.timings.pass_s, ready.timings.decode_s)
         self._streams: dict[str, WorkerStream] = {}
         self._clip: WorkerClip | None = None
@@ -132,7 +134,7 @@ class WorkerLoop:
             self._fail(message.stream, message.epoch, StreamError("the worker makes another clip"))
             return
         self._drop_clip()
-        self._clip = WorkerClip(self._models.checkpoint, message, self._costs)
+        self._clip = WorkerClip(self._models.checkpoint, message, self._costs, self._text_s)
         self._reply(self._clip.progress())
 
     # Work

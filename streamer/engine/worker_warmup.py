@@ -34,6 +34,8 @@ class Measured:
     """Rows of a transformer pass."""
     stream_nbytes: int
     """Memory of one stream, its boundaries and kept latents included."""
+    text_s: float
+    """Seconds that encoding a prompt takes."""
 
 
 def synchronize(device: torch.device) -> None:
@@ -78,6 +80,7 @@ def warm_up(models: Models, bucket: int | None, report: Callable[[float, str], N
         ),
         bucket=chosen,
         stream_nbytes=_roll_nbytes(models) * (1 + LEAD_BOUNDARIES) + decoder_nbytes,
+        text_s=_timed(device, lambda: models.texts(Steer(at_latent=0, prompt=config.prompt, guidance_scale=1.0))),
     )
 
 

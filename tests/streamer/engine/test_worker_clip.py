@@ -74,7 +74,7 @@ class Script:
         return [message for message in self.sent if isinstance(message, kind)]
 
     def run(self, models: Models) -> Script:
-        WorkerLoop(self, models, READY, bucket=1).run()  # type: ignore[arg-type]
+        WorkerLoop(self, models, READY, bucket=1, text_s=0.01).run()  # type: ignore[arg-type]
         return self
 
 
@@ -151,8 +151,8 @@ def test_a_clip_without_time_waits_and_says_so(models: Models, monkeypatch: pyte
         link.closed |= isinstance(message, ClipProgress) and message.waiting and len(link.of(Pictures)) == 3
         return []
 
-    # A unit of a clip that large is expected to take 80 s, and a stream's picture is due in 10.
-    link = Script(opened, credit, clip(height=4096 * 64), on=on)
+    # To encode the picture of a clip that large is expected to take 80 s, and a stream's picture is due in 10.
+    link = Script(opened, credit, clip(height=4096 * 64, image=b""), on=on)
     link.run(models)
     assert link.of(ClipProgress)[-1].waiting
     assert not link.of(Failed)  # it was not even begun
@@ -198,15 +198,27 @@ def test_the_first_guess_grows_with_size_rows_and_length(models: Models) -> None
     costs = Costs(pass_s=0.1, decode_s=0.01)
     now_s = time.monotonic()
 
-    def cost_s(**fields: Any) -> float:
-        unit = WorkerClip(models.checkpoint, clip(**fields), costs, lambda: now_s).unit()
+    def first(**fields: Any) -> WorkerClip:
+        return WorkerClip(models.checkpoint, clip(**fields), costs, text_s=0.02, clock=lambda: now_s)
+
+    def cost_s(clip: WorkerClip) -> float:
+        unit = clip.unit()
         assert unit is not None
         return unit.cost_s
 
-    assert cost_s() == pytest.approx(0.1)
-    assert cost_s(height=32) == pytest.approx(0.05)
-    assert cost_s(guidance_scale=4.0) == pytest.approx(0.2)
-    assert cost_s(pictures_until=1, frames=1000) == pytest.approx(0.1)
+    def pass_s(**fields: Any) -> float:
+        opened = first(**fields)
+        list(opened.step(lambda: None))
+        return cost_s(opened)
+
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(file, "PNG")
+    assert cost_s(first()) == pytest.approx(0.02)  # one text
+    assert cost_s(first(guidance_scale=4.0, image=file.getvalue())) == pytest.approx(0.05)  # two, and a picture
+    assert pass_s() == pytest.approx(0.1)
+    assert pass_s(height=32) == pytest.approx(0.05)
+    assert pass_s(guidance_scale=4.0) == pytest.approx(0.2)
+    assert pass_s(frames=1000) == pytest.approx(0.1)  # block by block
     info = clip_info(models.checkpoint)
     assert (info.width, info.height, info.size_step, info.max_frames) == (64, 64, 16, 960)
     assert clip_info(replace(models.checkpoint, kind=Kind.CLIP)).max_frames == 9  # three latent frames

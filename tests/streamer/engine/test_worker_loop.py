@@ -95,7 +95,7 @@ def run(models: Models, *streams: str, latents: int = 9) -> ListLink:
         )
         messages.append(Credit(stream=stream, epoch=1, denoise_until=latents, decode_until=latents, due_s=1.0))
     link = ListLink(messages)
-    WorkerLoop(link, models, READY, bucket=2).run()  # type: ignore[arg-type]
+    WorkerLoop(link, models, READY, bucket=2, text_s=0.01).run()  # type: ignore[arg-type]
     return link
 
 
@@ -151,7 +151,7 @@ def test_closed_and_failed_streams_leave_no_slot_behind(models: Models) -> None:
             Open(stream="c", epoch=1, seed=1, steers=steers, snapshot=b"nonsense", **fields),
         ]
     )
-    WorkerLoop(link, models, READY, bucket=2).run()  # type: ignore[arg-type]
+    WorkerLoop(link, models, READY, bucket=2, text_s=0.01).run()  # type: ignore[arg-type]
     assert list(link.failures()) == ["c"]
     assert pool.in_use == before + 1
 
