@@ -163,6 +163,30 @@ def test_steers_one_after_the_other_cut_each_others_blocks(models: Models) -> No
     assert live.decode(15).pictures == log.pictures
 
 
+def test_guidance_that_begins_and_ends_inside_blocks(models: Models) -> None:
+    """The second slot comes and goes with it, also when it is taken back and in a snapshot."""
+    guided = Steer(at_latent=4, prompt="rain", guidance_scale=3.0, negative_prompt="the sea")
+    log = Run(models, guided, night(11)).decode(15)
+    (pool,) = models.pools.values()
+    live = Run(models).decode(4).denoise(9)
+    held = pool.in_use
+    live.steer(4, guided)
+    assert live.stream.frontier.rows == 2
+    live.denoise(9)
+    assert pool.in_use == held + 1
+    live.steer(4)
+    live.denoise(6)
+    assert (pool.in_use, live.stream.frontier.rows) == (held, 1)
+    live.steer(4, guided)
+    live.decode(9).denoise(12)
+    live.steer(11, night(11))
+    snapshot = live.stream.snapshot(at_most=9)
+    assert live.decode(15).pictures == log.pictures
+    assert (pool.in_use, live.stream.frontier.rows) == (held, 1)
+    again = Run(models, guided, night(11), snapshot=snapshot.data, decode_from=9).decode(15)
+    assert again.pictures == {latent: log.pictures[latent] for latent in range(9, 15)}
+
+
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_snapshot_at_a_cut_serves_with_and_without_it(
     models: Models, plain: dict[int, list[bytes]], steered: dict[int, list[bytes]], kept: bool

@@ -130,12 +130,9 @@ async def test_a_log_run_again_gives_bit_identical_pictures(server: tuple[Engine
     _, sessions = server
     session = sessions.create(CreateStream(prompt="the sea by day", seed=11))
     async with watched(session):
-        for prompt in ("the sea at night", "snowy mountains by day"):
-            await released(session, session.steer(prompt))
-        await released(session, session.steer("rain", guidance_scale=3.0, negative_prompt="the sea"))
+        await released(session, session.steer("the sea at night"))
         await cut(session)
-        await released(session, session.steer("the sea at night", guidance_scale=1.0))
-        await reached(session, 60)
+        await reached(session, 40)
     first, *_, last = session.steers
     assert first.latency_s is not None
     assert last.at_latent > first.at_latent
