@@ -19,6 +19,8 @@ from model.pipelines.sizes import BINS
 from model.sampler import Denoise
 from model.stream_config import StreamConfig
 
+TEXTS = ("prompt_embeds", "prompt_attention_mask", "negative_prompt_embeds", "negative_prompt_attention_mask")
+"""What `encode_prompt` gives, in its order."""
 Generators = torch.Generator | Sequence[torch.Generator] | None
 
 
@@ -45,14 +47,10 @@ def stream_clips(pipe: Any, config: StreamConfig, call: dict[str, Any]) -> Any:
     callback = call["callback_on_step_end"]
     if isinstance(callback, PipelineCallback | MultiPipelineCallbacks):
         names = callback.tensor_inputs
-    checked = {name: call[name] for name in ("prompt", "negative_prompt", "image", *EMBEDS) if name in call}
+    checked = {name: call[name] for name in ("prompt", "negative_prompt", "image", *TEXTS) if name in call}
     pipe.check_inputs(height=height, width=width, callback_on_step_end_tensor_inputs=names, **checked)
-    pipe._guidance_scale, pipe._attention_kwargs, pipe._interrupt = (
-        call["guidance_scale"],
-        call["attention_kwargs"],
-        False,
-    )
-
+    pipe._guidance_scale, pipe._attention_kwargs = call["guidance_scale"], call["attention_kwargs"]
+    pipe._interrupt = False
     text = _encode(pipe, call)
     _onload(pipe.transformer)
     videos = text["prompt_embeds"].shape[0]
@@ -82,14 +80,13 @@ def stream_clips(pipe: Any, config: StreamConfig, call: dict[str, Any]) -> Any:
                 **_row(text, index),
             )
             clips.append(_run(pipe, maker, callback, names, text))
-    video = torch.cat(clips)
+            if pipe.interrupt:
+                break
+    video = torch.cat([clip[:, :, : clips[-1].shape[2]] for clip in clips])
     if call["output_type"] != "latent":
         video = _pictures(pipe, video, asked if call["use_resolution_binning"] else None, call["output_type"])
     pipe.maybe_free_model_hooks()
     return SanaVideoPipelineOutput(frames=video) if call["return_dict"] else (video,)
-
-
-EMBEDS = ("prompt_embeds", "negative_prompt_embeds", "prompt_attention_mask", "negative_prompt_attention_mask")
 
 
 def _encode(pipe: Any, call: dict[str, Any]) -> dict[str, Any]:
@@ -104,10 +101,9 @@ def _encode(pipe: Any, call: dict[str, Any]) -> dict[str, Any]:
         max_sequence_length=call["max_sequence_length"],
         complex_human_instruction=call["complex_human_instruction"],
         lora_scale=scale,
-        **{name: call[name] for name in EMBEDS},
+        **{name: call[name] for name in TEXTS},
     )
-    order = ("prompt_embeds", "prompt_attention_mask", "negative_prompt_embeds", "negative_prompt_attention_mask")
-    return dict(zip(order, encoded, strict=True))
+    return dict(zip(TEXTS, encoded, strict=True))
 
 
 def _onload(transformer: Any) -> None:

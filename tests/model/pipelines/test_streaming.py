@@ -65,6 +65,15 @@ def test_steps_guidance_and_callbacks_of_a_streaming_call(streaming: SanaVideoPi
         streaming("the sea", sigmas=[0.5])
 
 
+def test_an_interrupted_call_gives_the_blocks_that_are_clean(streaming: SanaVideoPipeline) -> None:
+    def stop(pipeline: Any, step: int, timestep: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        pipeline._interrupt = float(timestep) == 500  # the last pass of the first block
+        return {}
+
+    latents = streaming(TWO, frames=33, output_type="latent", callback_on_step_end=stop).frames
+    assert latents.shape == (1, 16, 3, 8, 8)
+
+
 def test_an_image_is_the_first_block_of_a_streaming_call(tiny_model: Path, streaming: SanaVideoPipeline) -> None:
     checkpoint = load_checkpoint(tiny_model, dtype=torch.float32)
     pipeline = SanaImageToVideoPipeline.from_pipe(streaming)
