@@ -31,7 +31,8 @@ class Loras:
         """Of those that were loaded later than the worker, which a restarted one must be told of."""
         self._dropped: set[str] = set()
         """A worker that is started anew has them again."""
-        self._waiting: dict[str, asyncio.Future[LoraInfo]] = {}
+        self._waiting: dict[str, tuple[str, asyncio.Future[LoraInfo]]] = {}
+        """Path and answer of what is being loaded, also when who asked has gone."""
 
     async def load(self, name: str, path: str, weight: float) -> LoraInfo:
         """Have the worker load an adapter, beside the streams that it runs.
@@ -48,14 +49,9 @@ class Loras:
             raise LoraError(f"there is an adapter {name} already")
         if not self._send(LoadLora(name=name, path=path, weight=weight)):
             raise LoraError("the model is warming up")
-        self._waiting[name] = asyncio.get_running_loop().create_future()
-        try:
-            info = await self._waiting[name]
-        finally:
-            del self._waiting[name]
-        self._paths[name] = path
-        self._dropped.discard(name)
-        return info
+        answer: asyncio.Future[LoraInfo] = asyncio.get_running_loop().create_future()
+        self._waiting[name] = (path, answer)
+        return await answer
 
     def drop(self, name: str) -> None:
         """Forget an adapter; nothing may use it any more."""
@@ -67,17 +63,20 @@ class Loras:
 
     def receive(self, message: LoraLoaded | LoraFailed) -> None:
         """Take the worker's answer."""
-        name = message.info.name if isinstance(message, LoraLoaded) else message.name
-        waiting = self._waiting.get(name)
         if isinstance(message, LoraLoaded):
+            name = message.info.name
             self.infos[name] = message.info
-            if waiting is not None and not waiting.done():
-                waiting.set_result(message.info)
-        elif waiting is not None and not waiting.done():
-            waiting.set_exception(LoraError(message.reason))
+            self._dropped.discard(name)
+            if name in self._waiting:
+                self._paths[name], answer = self._waiting.pop(name)
+                if not answer.done():
+                    answer.set_result(message.info)
+        elif message.name in self._waiting:
+            _refuse(self._waiting.pop(message.name)[1], message.reason)
         else:
-            logger.error("adapter %s is lost: %s", name, message.reason)
-            self.infos.pop(name, None)
+            logger.error("adapter %s is lost: %s", message.name, message.reason)
+            self.infos.pop(message.name, None)
+            self._paths.pop(message.name, None)
 
     def worker_up(self, ready: Ready) -> Ready:
         """A worker is ready: tell it of what was loaded later. Gives its word with `infos` in it."""
@@ -92,6 +91,11 @@ class Loras:
 
     def worker_down(self, reason: str) -> None:
         """The worker is gone, and what it was loading with it."""
-        for waiting in self._waiting.values():
-            if not waiting.done():
-                waiting.set_exception(LoraError(reason))
+        for _, answer in self._waiting.values():
+            _refuse(answer, reason)
+        self._waiting.clear()
+
+
+def _refuse(answer: asyncio.Future[LoraInfo], reason: str) -> None:
+    if not answer.done():
+        answer.set_exception(LoraError(reason))

@@ -155,6 +155,20 @@ async def test_a_restarted_worker_is_told_what_was_loaded_later(engine: Engine) 
     assert sent == [LoadLora(name="later", path="/some/later", weight=0.2, sha256="ab")]
     loras.receive(LoraFailed(name="later", reason="the file has changed"))
     assert set(loras.infos) == {"ink"}
+    sent.clear()
+    loras.worker_up(ready)
+    assert sent == []
+
+    loading = asyncio.create_task(loras.load("later", "/some/later", 0.2))
+    await asyncio.sleep(0)
+    loading.cancel()  # who asked has gone
+    await asyncio.gather(loading, return_exceptions=True)
+    with pytest.raises(LoraError, match="there is an adapter later already"):
+        await loras.load("later", "/other", 0.2)
+    loras.receive(LoraLoaded(info=later))
+    sent.clear()
+    loras.worker_up(ready)
+    assert sent == [LoadLora(name="later", path="/some/later", weight=0.2, sha256="ab")]
 
 
 @pytest.mark.parametrize(
