@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
+from tiny_lora import save_tiny_lora
 
 from model.checkpoint import CheckpointError, convert, load_checkpoint, load_transformer
+from model.lora_source import AdapterError, located
 from model.source import display_name, is_hub_id, resolve
 from model.stream_config import StreamConfig
 from model.weights import Kind, kind_of
@@ -44,6 +46,19 @@ def test_a_hub_id_loads_from_the_cache_without_network(hub: Path, tiny_model: Pa
     assert kind_of(source) is Kind.LONGSANA
     loaded = load_checkpoint("someone/SANA-Video_2B_480p_LongLive_diffusers@main")
     assert (loaded.kind, loaded.config) == (Kind.LONGSANA, StreamConfig().endless())
+
+
+def test_an_adapter_may_be_a_hub_id(hub: Path, tmp_path: Path) -> None:
+    folder = cached(hub, save_tiny_lora(tmp_path / "ink"), "someone/ink")
+    (option,) = located(["ink=someone/ink:0.5"])
+    assert (Path(option.path), option.weight) == (folder / "pytorch_lora_weights.safetensors", 0.5)
+    with pytest.raises(
+        AdapterError, match="--lora glow: someone/glow: no such folder, and not to be had from"
+    ) as told:
+        located(["glow=someone/glow"])
+    assert "\n" not in str(told.value)
+    with pytest.raises(AdapterError, match="--lora ink: there are two of that name"):
+        located(["ink=someone/ink", "ink=someone/ink:0"])
 
 
 def test_an_id_that_is_nowhere_is_one_line(hub: Path) -> None:
