@@ -86,7 +86,7 @@ def adapter_set(members: Iterable[tuple[Adapter, float]]) -> AdapterSet:
 
 
 class Adapted(nn.Module):
-    """A layer and what adapters add to it. The layer itself runs as it would without them."""
+    """A layer and what adapters add to it; the layer itself, which may be quantized, stays as it is."""
 
     def __init__(self, base: nn.Module, factors: Iterable[Factors]) -> None:
         super().__init__()
@@ -129,6 +129,9 @@ def adapted(transformer: T, adapters: AdapterSet) -> T:
     Args:
         transformer: stays as it is; its parameters are the view's.
         adapters: loaded for this transformer.
+
+    Raises:
+        ValueError: hooks (offloading) stand in place of a block's own forward.
     """
     if not adapters.members:
         return transformer
@@ -160,6 +163,10 @@ def _view(transformer: nn.Module, adapters: AdapterSet) -> nn.Module:
 
 def _twin(module: nn.Module) -> nn.Module:
     """The same module again, with the same parameters and children, whose children can be replaced."""
+    if "forward" in vars(module):  # bound to the module itself, so the twin would run without its own children
+        raise ValueError(
+            f"adapters can't be laid over a {type(module).__name__} whose forward was replaced by a hook"
+        )
     twin = copy.copy(module)
     twin._modules = dict(module._modules)
     return twin

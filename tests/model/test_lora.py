@@ -240,6 +240,14 @@ def test_a_view_is_one_for_equal_sets_and_leaves_the_net_alone(pair: dict[str, A
     assert torch.equal(ours(**inputs())[0], before)
 
 
+def test_hooks_that_would_run_the_plain_layers_are_refused(pair: dict[str, Any]) -> None:
+    hooked = copy.deepcopy(pair["ours"])
+    block = hooked.transformer_blocks[0]
+    block.forward = block.forward
+    with pytest.raises(ValueError, match="can't be laid over a TransformerBlock"):
+        adapted(hooked, pair["set"])
+
+
 # -- streams -------------------------------------------------------------------------------------------------------
 
 
