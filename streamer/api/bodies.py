@@ -70,6 +70,7 @@ class VideoBody(Body):
     guidance_scale: float | None = None
     steps: int | None = None
     motion_score: int | None = None
+    loras: list[LoraWeight] | None = None
     input_reference: Annotated[
         StrictStr | ImageReference | None,
         Field(description="picture to start from: a data URL, or a form's file"),

@@ -69,14 +69,14 @@ async def create(body: LoraBody, state: StateOf, request: Request) -> dict[str, 
 
 @router.delete("/{name}", status_code=204, response_class=Response)
 async def drop(name: str, state: StateOf, request: Request) -> None:
-    """204, or 409 while a stream has it in its log or its steers."""
+    """204, or 409 while a stream has it in its log or its steers, or a clip waits for it."""
     require_admin(request, state.settings)
     info = state.ready.model.loras.get(name)
     if info is None:
         raise Problem(404, "lora-unknown", f"there is no adapter {name!r} here", field="name")
     users = _users(state, info.sha256)
     if users:
-        detail = f"{len(users)} running streams need adapter {name}, whose videos are made from their logs"
+        detail = f"{len(users)} running streams or clips need adapter {name}"
         raise Problem(409, "lora-in-use", detail, field="name", streams=users)
     state.engine.loras.drop(name)
 
@@ -97,7 +97,7 @@ def _inside(path: str, folder: Path | None) -> Path:
 
 
 def _users(state: State, sha256: str) -> list[str]:
-    return [
+    streams = [
         session.id
         for session in state.sessions.list()
         if not session.over
@@ -107,3 +107,4 @@ def _users(state: State, sha256: str) -> list[str]:
             for lora in steer.loras
         )
     ]
+    return [*streams, *state.clips.using(sha256)]

@@ -16,13 +16,14 @@ from streamer.api.problems import Problem
 from streamer.api.state import State, StateOf
 from streamer.clips.spec import CreateClip, clip_order
 from streamer.clips.video import Video, VideoStatus
+from streamer.session import loras
 
 router = APIRouter(prefix="/videos", tags=["videos"])
 
 MAX_PAGE = 100
 MAX_WAIT_S = 30.0
 PICTURE = "input_reference"
-_TEXT = tuple(VideoBody.model_fields)
+_TEXT = tuple(name for name in VideoBody.model_fields if name != "loras")
 
 
 def shown(video: Video, state: State) -> dict[str, Any]:
@@ -54,6 +55,7 @@ def shown(video: Video, state: State) -> dict[str, Any]:
         "guidance_scale": order.guidance_scale,
         "steps": order.steps,
         "motion_score": order.motion_score,
+        "loras": loras.shown(order.loras),
     }
 
 
@@ -68,7 +70,7 @@ VideoOf = Annotated[Video, Depends(video_of)]
 @router.post("", openapi_extra=forms.schema(VideoBody, PICTURE))
 async def create(state: StateOf, request: Request, response: Response) -> dict[str, Any]:
     """A new clip; its control token is shown only here."""
-    # All fields of a form stay text: OpenAI's `seconds` is text in JSON, too.
+    # Numbers of a form stay text: OpenAI's `seconds` is text in JSON, too.
     body, file = await forms.asked(request, VideoBody, file=PICTURE, most=images.MAX_IMAGE_BYTES + 1, text=_TEXT)
     reference = body.input_reference
     if reference is not None:

@@ -148,6 +148,11 @@ class Clips:
             raise VideoNotReady(f"the video is {video.status}", retry_after_s=1.0, progress=video.progress)
         return self._store.path(video.id)
 
+    def using(self, sha256: str) -> Sequence[str]:
+        """Ids of the clips not over yet that an adapter is for."""
+        waiting = [video for video in self._videos.values() if video.order is not None]
+        return [video.id for video in waiting if any(lora.sha256 == sha256 for lora in video.record.order.loras)]
+
     def place(self, video: Video) -> int:
         """How many clips are made before this one."""
         return self._waiting.index(video) + (self._making is not None) if video in self._waiting else 0

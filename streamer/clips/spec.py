@@ -7,8 +7,9 @@ import secrets
 
 import msgspec
 
-from streamer.engine.protocol import ClipInfo, OpenClip, Ready
+from streamer.engine.protocol import ClipInfo, Lora, OpenClip, Ready
 from streamer.session.errors import Invalid
+from streamer.session.loras import Wanted, chosen
 from streamer.session.spec import MAX_MOTION, MAX_SEED, number, prompt
 
 DEFAULT_S = 4.0
@@ -32,6 +33,8 @@ class CreateClip(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     steps: int | None = None
     """Denoising steps: of the whole clip, or of each block where the checkpoint streams."""
     motion_score: int | None = None
+    loras: Wanted | None = None
+    """The whole set of adapters; None: those that new streams have."""
 
 
 class ClipOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +52,7 @@ class ClipOrder(msgspec.Struct, frozen=True, kw_only=True):
     guidance_scale: float | None = None
     steps: int | None = None
     motion_score: int | None = None
+    loras: tuple[Lora, ...] = ()
     image: bytes | None = None
     """PNG of this size: the picture it starts from."""
 
@@ -67,6 +71,7 @@ class ClipOrder(msgspec.Struct, frozen=True, kw_only=True):
             steps=self.steps,
             guidance_scale=self.guidance_scale,
             motion_score=self.motion_score,
+            loras=self.loras,
             image=self.image,
         )
 
@@ -106,6 +111,7 @@ def clip_order(wanted: CreateClip, ready: Ready) -> ClipOrder:
         guidance_scale=wanted.guidance_scale,
         steps=wanted.steps,
         motion_score=wanted.motion_score,
+        loras=chosen(wanted.loras, model),
     )
 
 

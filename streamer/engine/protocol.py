@@ -173,6 +173,7 @@ class OpenClip(Message, frozen=True, kw_only=True):
     motion_score: int | None = None
     image: bytes | None = None
     """The first picture, as in `Open`."""
+    loras: tuple[Lora, ...] = ()
 
 
 class ClipCredit(Message, frozen=True, kw_only=True):

@@ -14,9 +14,9 @@ from model.clip import MAX_GUIDANCE_SCALE, Clip, ClipSpec, longsana_first_block
 from model.image_start import picture_tensor
 from model.positions import first_picture, latent_of
 from model.weights import Kind
-from streamer.engine.protocol import ClipDone, ClipInfo, ClipPictures, ClipProgress, Message, OpenClip
+from streamer.engine.protocol import ClipDone, ClipInfo, ClipPictures, ClipProgress, Message, OpenClip, Steer
 from streamer.engine.scheduler import Costs, Unit
-from streamer.engine.worker_stream import StreamError
+from streamer.engine.worker_stream import Models, StreamError
 
 MAX_CLIP_S = 60.0
 """A checkpoint that streams would go on for ever; a job must end."""
@@ -79,7 +79,7 @@ class WorkerClip:
     """A clip under way. Any exception of its methods ends it, and it alone.
 
     Args:
-        checkpoint: What makes it.
+        models: What makes it.
         message: As received.
         costs: What steps of streams take: the first guess at what its own will.
         text_s: What encoding a prompt takes.
@@ -88,14 +88,15 @@ class WorkerClip:
 
     def __init__(
         self,
-        checkpoint: Checkpoint,
+        models: Models,
         message: OpenClip,
         costs: Costs,
         text_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.id, self.epoch = message.stream, message.epoch
-        self._checkpoint, self._message, self._clock = checkpoint, message, clock
+        self._models, self._message, self._clock = models, message, clock
+        checkpoint = models.checkpoint
         self._clip: Clip | None = None
         self._sent = 0
         self._until = message.pictures_until
@@ -133,8 +134,9 @@ class WorkerClip:
         """
         start_s = self._clock()
         if self._clip is None:
+            loras = self._models.loras(Steer(at_latent=0, prompt=self._message.prompt, loras=self._message.loras))
             try:
-                self._clip = Clip(self._checkpoint, _spec(self._message))
+                self._clip = Clip(self._models.checkpoint, _spec(self._message), loras=loras)
             except ValueError as error:
                 raise StreamError(str(error)) from error
         else:

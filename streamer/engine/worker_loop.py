@@ -31,7 +31,7 @@ from streamer.engine.protocol import (
     TakeSnapshot,
     ToWorker,
 )
-from streamer.engine.scheduler import Costs, Decode, Passes, Prime, Unit, next_job
+from streamer.engine.scheduler import Costs, Decode, Passes, Prime, Unit, account, next_job
 from streamer.engine.worker_clip import WorkerClip
 from streamer.engine.worker_stream import Models, StreamError, WorkerStream, first_steer
 from streamer.engine.worker_warmup import synchronize
@@ -67,7 +67,7 @@ class WorkerLoop:
         self._device = models.checkpoint.transformer.device
         self._process = psutil.Process()
         self._busy_s = 0.0
-        self._stats_s = time.monotonic()
+        self._stats_s = self._accounted_s = time.monotonic()
 
     def run(self) -> None:
         """Work until the server closes the socket."""
@@ -134,7 +134,7 @@ class WorkerLoop:
             self._fail(message.stream, message.epoch, StreamError("the worker makes another clip"))
             return
         self._drop_clip()
-        self._clip = WorkerClip(self._models.checkpoint, message, self._costs, self._text_s)
+        self._clip = WorkerClip(self._models, message, self._costs, self._text_s)
         self._reply(self._clip.progress())
 
     # Work
@@ -162,7 +162,10 @@ class WorkerLoop:
                 self._guard(stream, stream.prime)
             case Unit():
                 self._unit()
-        self._busy_s += time.monotonic() - start_s
+        end_s = time.monotonic()
+        self._busy_s += end_s - start_s
+        account(frontiers, job, end_s - start_s, end_s - self._accounted_s)
+        self._accounted_s = end_s
         return True
 
     def _pass(self, streams: list[WorkerStream]) -> None:

@@ -156,6 +156,28 @@ async def test_only_an_admin_loads_adapters(http: httpx.AsyncClient) -> None:
         assert await refused(answer) == (401, "token-missing", "Authorization")
 
 
+async def test_a_clip_is_made_under_adapters(http: httpx.AsyncClient) -> None:
+    async def clip(**fields: str) -> tuple[dict[str, Any], bytes]:
+        form = {"prompt": "the sea", "seconds": "0.3", "seed": "3"} | fields
+        answer = await http.post("/v1/videos", files={name: (None, value) for name, value in form.items()})
+        video = answer.json()
+        while video.get("status") in ("queued", "in_progress"):
+            video = (await http.get(f"/v1/videos/{video['id']}", params={"wait_s": 20})).json()
+        return video, (await http.get(f"/v1/videos/{video.get('id')}/content")).content
+
+    plain, plain_bytes = await clip(loras="[]")
+    ink, ink_bytes = await clip()  # as new streams have it
+    asked, asked_bytes = await clip(loras='[{"name": "ink", "weight": 0.25}]')
+    assert (plain["loras"], ink["loras"]) == ([], [{"name": "ink", "weight": 0.25}])
+    assert ink["loras"] == asked["loras"]
+    assert plain_bytes != ink_bytes == asked_bytes
+    unknown, _ = await clip(loras='[{"name": "oil", "weight": 1}]')
+    assert (unknown["code"], unknown["field"]) == ("lora-unknown", "loras.0.name")
+    long = await http.post("/v1/videos", json={"prompt": "the sea", "seconds": 60})
+    assert long.json()["id"] in (await http.delete("/v1/loras/ink")).json()["streams"]
+    assert (await http.delete(f"/v1/videos/{long.json()['id']}")).json()["deleted"]
+
+
 async def test_the_schema_holds_together(http: httpx.AsyncClient) -> None:
     document = (await http.get("/v1/openapi.json")).json()
 

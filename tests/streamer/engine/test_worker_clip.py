@@ -199,7 +199,7 @@ def test_the_first_guess_grows_with_size_rows_and_length(models: Models) -> None
     now_s = time.monotonic()
 
     def first(**fields: Any) -> WorkerClip:
-        return WorkerClip(models.checkpoint, clip(**fields), costs, text_s=0.02, clock=lambda: now_s)
+        return WorkerClip(models, clip(**fields), costs, text_s=0.02, clock=lambda: now_s)
 
     def cost_s(clip: WorkerClip) -> float:
         unit = clip.unit()
