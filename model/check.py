@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from model.devices import Placement, name_of
 from model.lora_source import LoraOption
 from model.positions import first_picture
 from model.precision import Precision
+from model.quantize import quantize as apply_scheme
+from model.quantize import require_schemes
 from model.schedule import CLIP_LATENTS, CLIP_STEPS
 from model.source import CheckpointError, Source, resolve
 from model.stream import LatentStream, new_pool
@@ -65,12 +67,13 @@ def check(
     placement: Placement | None = None,
     precision: Precision | None = None,
     window: Window = None,
+    quantize: Mapping[str, str] | None = None,
 ) -> Iterator[str]:
     """Load a checkpoint and run one block of it; yields lines for people as it goes.
 
     Args:
         path, device, dtype, num_attention_heads: see `model.weights.load_transformer`.
-        placement, precision, window: see `model.checkpoint.load_checkpoint`.
+        placement, precision, window, quantize: see `model.checkpoint.load_checkpoint`.
         height, width: of the pictures, in pixels; None takes the checkpoint's own.
         latent_frames: of the block; None takes the checkpoint's own.
         loras: adapters to run the block under.
@@ -84,8 +87,12 @@ def check(
     placement = placement or Placement.of(device, dtype)
     yield _line("found", f"{source.place}: {'diffusers form' if source.weights is None else 'NVlabs .pth'}")
     yield _line("kind", kind.value)
+    schemes = quantize or {}
+    require_schemes(schemes, placement)
     net = load_transformer(source, placement.device, placement.dtype, num_attention_heads)
     yield from _describe_net(net)
+    if "transformer" in schemes:
+        yield _line("", f"quantised, {apply_scheme(net, schemes['transformer'])}")
     members = [_lora(net, each) for each in loras]
     for adapter, weight in members:
         size = f"{len(adapter.layers)} layers, {adapter.nbytes / MIB:.1f} MiB"
@@ -107,6 +114,8 @@ def check(
         text = load_text(source, config, placement)
         count = _parameters(text.encoder)
         yield _line("text encoder", f"{count:,} parameters, {_text_line(text)}")
+        if "text_encoder" in schemes:
+            yield _line("", f"quantised, {apply_scheme(text.encoder, schemes['text_encoder'])}")
         if text.width != net.config.caption_channels:
             raise CheckpointError(
                 f"the text encoder is {text.width} wide, the transformer {net.config.caption_channels}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,8 @@ from safetensors import SafetensorError
 from model.convert import convert
 from model.devices import Placement, default_dtype
 from model.precision import Precision
+from model.quantize import Share, require_schemes
+from model.quantize import quantize as apply_scheme
 from model.schedule import clip_config, load_scheduler
 from model.source import TRANSFORMER, CheckpointError, Source, one_line, read_json, resolve
 from model.stream_config import StreamConfig
@@ -56,6 +59,8 @@ class Checkpoint:
     """What it was made for."""
     scheduler: Any = None
     """Diffusers' scheduler for whole clips; None takes `model.schedule.clip_scheduler`."""
+    quantised: Mapping[str, Share] = field(default_factory=dict)
+    """Of the parts that run in fewer bits."""
 
 
 def load_checkpoint(
@@ -66,6 +71,7 @@ def load_checkpoint(
     placement: Placement | None = None,
     precision: Precision | None = None,
     window: Window = None,
+    quantize: Mapping[str, str] | None = None,
 ) -> Checkpoint:
     """Load transformer, VAE, text encoder, tokenizer and `stream.json` (where there is none, LongSANA's values).
 
@@ -75,6 +81,7 @@ def load_checkpoint(
         device, dtype: where the modules go, and the transformer's dtype; the rest as `Placement.of` chooses.
         placement: devices and dtypes part by part, in place of those two.
         precision, window: see `load_config`.
+        quantize: the scheme of each part, see `model.quantize`.
 
     Raises:
         CheckpointError: what is missing or damaged, in one line.
@@ -82,10 +89,17 @@ def load_checkpoint(
     source = resolve(path)
     _check_parts(source)
     placement = placement or Placement.of(device, dtype)
+    schemes = quantize or {}
+    require_schemes(schemes, placement)
     config = load_config(source, precision, window)
     transformer = load_transformer(source, placement.device, placement.dtype)
+    shares: dict[str, Share] = {}
+    if "transformer" in schemes:
+        shares["transformer"] = apply_scheme(transformer, schemes["transformer"])
     vae = load_vae(source.folder, placement.device, placement.vae_dtype)
     text = load_text(source, config, placement)
+    if "text_encoder" in schemes:
+        shares["text_encoder"] = apply_scheme(text.encoder, schemes["text_encoder"])
     if text.width != transformer.config.caption_channels:
         raise CheckpointError(
             f"{source.place}: the text encoder is {text.width} wide, the transformer reads "
@@ -99,7 +113,7 @@ def load_checkpoint(
     kind, scheduler = kind_of(source), load_scheduler(source.folder)
     if kind is Kind.CLIP:
         config = clip_config(config, scheduler, transformer.config, vae.spatial_factor)
-    return Checkpoint(transformer, vae, text, config, weights_hash(source), kind, scheduler)
+    return Checkpoint(transformer, vae, text, config, weights_hash(source), kind, scheduler, shares)
 
 
 def load_config(source: Source, precision: Precision | None = None, window: Window = None) -> StreamConfig:

@@ -257,6 +257,8 @@ class MixFeedForward(nn.Module):
             return y + product(window, self.conv_temp, (self.conv_temp.weight,), matrix=lambda kept: _taps(kept[0]))
         if plain(self.conv_temp, nn.Conv2d):
             return y + F.linear(window, _taps(self.conv_temp.weight))
+        if isinstance(self.conv_temp, TemporalTaps):
+            return y + self.conv_temp.matrix(window)
         padded = torch.cat([previous[:, :1], y], dim=1).permute(0, 3, 1, 2)
         return y + self.conv_temp(padded).permute(0, 2, 3, 1)[:, 1:]
 
@@ -264,6 +266,27 @@ class MixFeedForward(nn.Module):
 def _taps(kernel: Tensor) -> Tensor:
     # (out, in, 3, 1) -> (out, 3 * in): the matrix over [previous | this | next] frame
     return kernel.squeeze(-1).transpose(1, 2).flatten(1)
+
+
+class TemporalTaps(nn.Conv2d):
+    """The Mix-FFN's temporal convolution over three frames, its kernel held as one linear layer.
+
+    `matrix` maps [previous | this | next] frame, (..., 3 * channels), to (..., channels).
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__(conv.in_channels, conv.out_channels, (3, 1), padding=(1, 0), bias=False, device="meta")
+        del self.weight
+        self.matrix = nn.Linear(3 * conv.in_channels, conv.out_channels, bias=False, device="meta")
+        self.matrix.weight = nn.Parameter(_taps(conv.weight.detach()).contiguous(), requires_grad=False)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (batch, channels, frames, tokens) -> like x, with zeros before the first frame and after the last."""
+        frames = x.permute(0, 2, 3, 1)
+        edge = torch.zeros_like(frames[:, :1])
+        before, after = torch.cat([edge, frames[:, :-1]], 1), torch.cat([frames[:, 1:], edge], 1)
+        return self.matrix(torch.cat([before, frames, after], -1)).permute(0, 3, 1, 2)
 
 
 def modulated(norm: nn.LayerNorm, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

@@ -25,6 +25,13 @@ def add_loading_arguments(parser: argparse.ArgumentParser) -> None:
         help="reference: as LongSANA's released bfloat16 code (default: the checkpoint's, else precise)",
     )
     parser.add_argument(
+        "--quantize",
+        action="append",
+        default=[],
+        metavar="[PART=]SCHEME",
+        help="bnb8, bnb4, int8, int8-dynamic, fp8, fp8-dynamic or nvfp4; of either part, or both",
+    )
+    parser.add_argument(
         "--window", type=window, metavar="BLOCKS", help="blocks a stream remembers, or none for all of them"
     )
 
@@ -46,9 +53,10 @@ def loading(args: argparse.Namespace) -> dict[str, Any]:
     """Keyword arguments of `model.checkpoint.load_checkpoint` from the parsed options.
 
     Raises:
-        CheckpointError: a device that this machine lacks, in one line.
+        CheckpointError: a device that this machine lacks, or an unknown scheme, in one line.
     """
     from model.devices import DTYPES, Placement, require_device
+    from model.quantize import parse
 
     try:
         device = require_device(args.device)
@@ -56,4 +64,5 @@ def loading(args: argparse.Namespace) -> dict[str, Any]:
         raise CheckpointError(f"--{error}") from error
     dtypes = [DTYPES[name] if name else None for name in (args.dtype, args.vae_dtype, args.text_dtype)]
     placement = Placement.of(device, *dtypes, text_offload=args.text_offload)
-    return {"placement": placement, "precision": args.precision, "window": args.window}
+    schemes = parse(args.quantize)
+    return {"placement": placement, "precision": args.precision, "window": args.window, "quantize": schemes}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 WINDOW_BLOCKS = 4096
-FLAGS = ("vae_dtype", "text_dtype", "text_offload", "precision", "window", "lora")
+FLAGS = ("vae_dtype", "text_dtype", "text_offload", "precision", "window", "quantize", "lora")
 """Those that `serve` hands on as they are, by their names in the parsed arguments."""
 
 
@@ -21,6 +21,13 @@ def add_loading_options(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=["precise", "reference"],
         help="reference: as LongSANA's released bfloat16 code (default: the checkpoint's, else precise)",
+    )
+    add(
+        "--quantize",
+        action="append",
+        default=[],
+        metavar="[PART=]SCHEME",
+        help="bnb8, bnb4, int8, int8-dynamic, fp8, fp8-dynamic or nvfp4; of either part, or both",
     )
     add(
         "--window",

@@ -109,6 +109,8 @@ def run(link: Link, options: argparse.Namespace) -> int:
     link.send(Progress(fraction=0.5, what=f"loading {name}"))
     try:
         models = Models(load_checkpoint(source, **loading))
+        for part, share in models.checkpoint.quantised.items():
+            link.send(Progress(fraction=0.6, what=f"{part} in {share}"))
         loras = worker_loras.load_all(models, adapters)
     except CheckpointError as error:
         raise _StartError(str(error)) from error
@@ -198,6 +200,7 @@ def _ready(
             "precision": config.precision,
             "recache": config.recache,
             **_cuts(config),
+            **{f"{part}_weights": share.scheme for part, share in checkpoint.quantised.items()},
         },
         max_guidance_scale=MAX_GUIDANCE_SCALE,
         guidance_scale=config.guidance_scale,
