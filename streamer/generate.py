@@ -163,7 +163,8 @@ async def _engine(args: argparse.Namespace) -> AsyncIterator[tuple[Engine, Ready
         looking.cancel()
         yield engine, ready
     except EngineError as error:
-        raise UsageError(f"--model {args.model}: {error}") from error
+        option = "" if str(error).startswith("--") else f"--model {args.model}: "
+        raise UsageError(f"{option}{error}") from error
     finally:
         looking.cancel()
         await engine.close()
