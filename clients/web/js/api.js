@@ -62,9 +62,13 @@ export class Problem extends Error {
 }
 
 export class Api {
-  /** @param {string} id the stream in the page's URL */
-  constructor(id) {
+  /**
+   * @param {string} id of the stream
+   * @param {string} [base] the server, where that is not the one that the page came from
+   */
+  constructor(id, base = location.origin) {
     this.id = id;
+    this.base = base;
     this.path = `/v1/streams/${encodeURIComponent(id)}`;
     const given = new URLSearchParams(location.hash.slice(1)).get("token");
     if (given) {
@@ -77,7 +81,7 @@ export class Api {
 
   /** @param {string} path @returns {string} the same host's WebSocket address */
   socket(path) {
-    return new URL(this.path + path, location.href).href.replace(/^http/, "ws");
+    return new URL(this.path + path, this.base).href.replace(/^http/, "ws");
   }
 
   /**
@@ -95,7 +99,7 @@ export class Api {
     if (this.token) headers.authorization = `Bearer ${this.token}`;
     let answer;
     try {
-      answer = await fetch(path, { method, headers, body: json === undefined ? body : JSON.stringify(json), keepalive });
+      answer = await fetch(new URL(path, this.base), { method, headers, body: json === undefined ? body : JSON.stringify(json), keepalive });
     } catch (error) {
       throw new Problem(0, { cause: String(error) });
     }

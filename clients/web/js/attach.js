@@ -17,6 +17,7 @@ export class Attachment {
   #looking = false;
   #warmed = { at: 0, fraction: 0 };
   #learnt = false;
+  #stopped = false;
   /** Counts searches, so that an older one can't overrule a newer. */
   #search = 0;
 
@@ -74,6 +75,13 @@ export class Attachment {
     if (this.phase === "gone") return;
     this.#search++;
     this.feed.stop();
+  }
+
+  /** Leave for good. */
+  stop() {
+    this.#stopped = true;
+    this.leave();
+    this.events.stop();
   }
 
   /** Look for the stream again, whatever was wrong. */
@@ -265,6 +273,7 @@ export class Attachment {
   async #poll() {
     for (;;) {
       await pause(POLL_MS);
+      if (this.#stopped) return;
       if (this.#looking || this.phase === "gone" || this.phase === "full" || document.hidden) continue;
       const search = this.#search;
       const stream = await this.api.stream().catch(() => null);
