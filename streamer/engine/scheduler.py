@@ -10,6 +10,7 @@ which the most urgent stream would have to start, were it steered at the last po
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,10 @@ UNIT_MARGIN = 1.2
 """A clip's unit may take this many times as long as it lately did before a stream's work starts late."""
 UNIT_SLACK_S = 0.01
 """And this much longer."""
+FAIR_OVER_S = 4.0
+"""Where the worker has hardly rested for about this long, a stream that took more than its share (its steers stand too
+close, or come in floods) goes behind those that have to start within the slack: it makes nobody else late."""
+OVERLOAD, GREEDY_SLACK_S = 0.97, 0.1
 MAX_LEAD_LATENTS = 128
 """However much credit there is, a stream goes no further ahead of its decoder: every block boundary there is kept."""
 
@@ -45,6 +50,8 @@ class Frontier:
     """Streams share a pass only when this is equal."""
     rows: int = 1
     """Rows of a pass that it takes: two with guidance."""
+    share: float = 0.0
+    """Of the time, lately, that was spent on it: 0 to 1."""
     alone: bool = False
     """Share a pass with nobody."""
     primed: bool = True
@@ -138,6 +145,22 @@ class Unit:
 Job = Passes | Decode | Prime | Unit
 
 
+def account(frontiers: Iterable[Frontier], job: Job, took_s: float, since_s: float) -> None:
+    """Note what a job took of each stream's share of the time.
+
+    Args:
+        frontiers: All open streams.
+        job: What was done.
+        took_s: Seconds.
+        since_s: Seconds since the last call, these included.
+    """
+    streams = job.streams if isinstance(job, Passes) else () if isinstance(job, Unit) else (job.stream,)
+    fade = math.exp(-since_s / FAIR_OVER_S)
+    for frontier in frontiers:
+        spent_s = took_s / len(streams) if frontier.stream in streams else 0.0
+        frontier.share = frontier.share * fade + spent_s / FAIR_OVER_S
+
+
 def next_job(
     frontiers: Sequence[Frontier], now_s: float, costs: Costs, max_batch: int = 1, idle: Unit | None = None
 ) -> Job | None:
@@ -151,14 +174,18 @@ def next_job(
         idle: The clip's next unit, if a clip has work.
     """
     best: tuple[float, str] | None = None
+    rows = sum(frontier.rows for frontier in frontiers)
+    overloaded = sum(frontier.share for frontier in frontiers) > OVERLOAD
     job: Job | None = None
     passes: list[tuple[float, Frontier]] = []
     for frontier in frontiers:
         for start_s, candidate in _candidates(frontier, now_s, costs):
             if isinstance(candidate, Passes):
                 passes.append((start_s, frontier))
-            if best is None or (start_s, frontier.stream) < best:
-                best, job = (start_s, frontier.stream), candidate
+            greedy = overloaded and frontier.share > frontier.rows / rows
+            turn_s = max(start_s, now_s + GREEDY_SLACK_S) if greedy else start_s
+            if best is None or (turn_s, frontier.stream) < best:
+                best, job = (turn_s, frontier.stream), candidate
     if isinstance(job, Passes) and max_batch > 1:
         return _batch(job.streams[0], passes, max_batch)
     if job is None and idle is not None and _fits(idle, frontiers, now_s, costs):
@@ -190,6 +217,10 @@ def _candidates(frontier: Frontier, now_s: float, costs: Costs) -> list[tuple[fl
             work_s = frontier.passes_left * frontier.rows * costs.pass_s + costs.decode_s
             start_s = frontier.due(frontier.block_start) - work_s
         found.append((start_s, Passes((frontier.stream,))))
+        decode_first = found[0][0] <= now_s + frontier.rows * costs.pass_s
+        if len(found) == 2 and start_s < now_s and decode_first:
+            # The block will be late. Nothing is won if the pictures before it, which are due now, are too.
+            found[0] = (min(found[0][0], start_s), found[0][1])
     return found
 
 

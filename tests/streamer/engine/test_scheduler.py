@@ -11,6 +11,7 @@ from streamer.engine.scheduler import (
     Passes,
     Prime,
     Unit,
+    account,
     next_job,
 )
 
@@ -46,6 +47,20 @@ def test_decode_needs_credit_and_a_clean_latent_frame() -> None:
     assert next_job([stream], 0.0, COSTS) == Decode("a")
     stream.decode_next = 6  # all that is clean is decoded
     assert next_job([stream], 0.0, COSTS) is None
+
+
+def test_pictures_that_are_due_come_before_passes_of_a_block_that_is_late_anyway() -> None:
+    stream = frontier(decode_next=5, passes_left=500)
+    stream.credit(7, 6, 0.1)
+    assert next_job([stream], 0.0, COSTS) == Decode("a")
+    early = frontier(decode_next=5, passes_left=500)
+    early.credit(7, 6, 1.0)  # that picture can wait for a pass
+    assert next_job([early], 0.0, COSTS) == Passes(("a",))
+    on_time = frontier(decode_next=5, passes_left=3)
+    on_time.credit(7, 6, 0.12)
+    assert next_job([on_time], 0.0, COSTS) == Passes(("a",))
+    other = replace(early, stream="b")
+    assert next_job([stream, other], 0.0, COSTS) == Decode("a")
 
 
 def test_lower_credit_changes_nothing() -> None:
@@ -176,3 +191,37 @@ def test_a_clip_runs_beside_a_paused_stream() -> None:
     assert next_job([stream], 9.99, COSTS, idle=UNIT) is None
     assert next_job([stream], 10.0, COSTS, idle=UNIT) == UNIT  # its clock stands, or it would have had credit
     assert next_job([idling()], 0.0, COSTS, idle=UNIT) == UNIT  # never credited: nothing is due
+
+
+def test_a_stream_that_takes_more_than_its_share_makes_nobody_late() -> None:
+    greedy, modest = frontier("greedy"), frontier("modest")
+    for stream, due_s in ((greedy, 0.5), (modest, 0.55)):
+        stream.credit(12, 12, due_s)
+    assert next_job([greedy, modest], 0.0, COSTS) == Passes(("greedy",))
+    now_s = 0.0
+    for _ in range(100):
+        job = Passes(("greedy",) if now_s < 5 else ("modest",))
+        account([greedy, modest], job, 0.06, 0.1)
+        now_s += 0.1
+        if now_s < 5:
+            assert modest.share == 0
+    assert 0 < greedy.share < 0.3 < modest.share < 0.6
+    greedy.share, modest.share = 0.6, 0.3
+    assert next_job([greedy, modest], 0.0, COSTS) == Passes(("greedy",)), "there is time for both"
+    modest.share = 0.38
+    assert next_job([greedy, modest], 0.0, COSTS) == Passes(("modest",)), "has to start within the slack"
+    modest.credit(12, 12, 5.0)
+    assert next_job([greedy, modest], 0.0, COSTS) == Passes(("greedy",)), "and before work that can wait"
+    assert next_job([greedy], 0.0, COSTS) == Passes(("greedy",))
+
+
+def test_a_guided_stream_has_two_rows_in_a_batch_and_twice_the_work() -> None:
+    guided, plain, other = frontier("guided", rows=2), frontier("plain"), frontier("other")
+    for stream, due_s in ((guided, 2.0), (plain, 2.1), (other, 2.2)):
+        stream.credit(12, 12, due_s)
+    assert next_job([guided, plain, other], 0.0, COSTS, max_batch=3) == Passes(("guided", "plain"))
+    assert next_job([guided, plain, other], 0.0, COSTS, max_batch=4) == Passes(("guided", "plain", "other"))
+    plain.credit(12, 12, 1.7)
+    assert next_job([guided, plain], 0.0, COSTS) == Passes(("guided",)), "ten passes have to begin before five"
+    plain.credit(12, 12, 1.4)
+    assert next_job([guided, plain, other], 0.0, COSTS, max_batch=2) == Passes(("plain", "other"))
