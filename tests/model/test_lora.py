@@ -248,6 +248,19 @@ def test_hooks_that_would_run_the_plain_layers_are_refused(pair: dict[str, Any])
         adapted(hooked, pair["set"])
 
 
+def test_adapters_lie_over_quantised_layers(pair: dict[str, Any], tmp_path: Path) -> None:
+    pytest.importorskip("torchao")
+    from model.quantize import quantize
+
+    eight = copy.deepcopy(pair["ours"])
+    quantize(eight, "int8")
+    error = gap(eight, pair["ours"])
+    assert 0 < error < 0.1
+    view = adapted(eight, one(load_adapter(saved(pair["net"], "default", tmp_path), eight)))
+    assert gap(view, eight) > 1e-2
+    assert gap(view, adapted(pair["ours"], one(pair["first"]))) < 2 * error
+
+
 # -- streams -------------------------------------------------------------------------------------------------------
 
 
