@@ -188,20 +188,7 @@ def _ready(
         steer_block_latent_frames=config.steer_block_latent_frames,
         cut_blocks=config.cut_blocks,
         sampler=config.sampler,
-        state_options={
-            "sampler": config.sampler,
-            "timesteps": list(config.timesteps),
-            "first_block_timesteps": list(config.first_block_timesteps or config.timesteps),
-            "shift": config.shift,
-            "window": config.window_blocks,
-            "window_group": config.window_group,
-            "sink": config.sink_blocks,
-            "decay": config.decay,
-            "precision": config.precision,
-            "recache": config.recache,
-            **_cuts(config),
-            **{f"{part}_weights": share.scheme for part, share in checkpoint.quantised.items()},
-        },
+        state_options=state_options(checkpoint),
         max_guidance_scale=MAX_GUIDANCE_SCALE,
         guidance_scale=config.guidance_scale,
         motion_score=config.motion_score,
@@ -223,6 +210,25 @@ def _ready(
         rate_reason=why,
     )
     return ready, why
+
+
+def state_options(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What a log's header says of the model beside size and seed: with another value it makes another video."""
+    config = checkpoint.config
+    return {
+        "sampler": config.sampler,
+        "timesteps": list(config.timesteps),
+        "first_block_timesteps": list(config.first_block_timesteps or config.timesteps),
+        "shift": config.shift,
+        "window": config.window_blocks,
+        "window_group": config.window_group,
+        "sink": config.sink_blocks,
+        "decay": config.decay,
+        "precision": config.precision,
+        "recache": config.recache,
+        **_cuts(config),
+        **{f"{part}_weights": share.scheme for part, share in checkpoint.quantised.items()},
+    }
 
 
 def _cuts(config: StreamConfig) -> dict[str, Any]:

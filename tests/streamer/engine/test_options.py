@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from model.checkpoint import load_checkpoint
 from model.loading import loading
+from model.quantize import Share
+from model.source import CheckpointError
 from streamer.cli import serve, settings_of
 from streamer.engine import worker
 from streamer.engine.options import FLAGS
 from streamer.engine.process import Engine, EngineError
-from streamer.engine.protocol import Timings
-from streamer.engine.worker_warmup import Measured
-from streamer.session.log import header
-
-TIMINGS = Timings(first_block_s=0.1, pass_s=0.01, passes=2, decode_s=0.01)
 
 
 def parsed(*given: str) -> argparse.Namespace:
@@ -26,7 +24,9 @@ def parsed(*given: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     serve.add_arguments(parser)
     settings = settings_of(parser.parse_args(given))
-    return worker.parser().parse_args(["--fd", "0", "--model", "tiny", *settings.loading])
+    return worker.parser().parse_args(
+        ["--fd", "0", "--model", "tiny", "--device", settings.device, *settings.loading]
+    )
 
 
 def test_the_worker_gets_what_serve_was_told() -> None:
@@ -49,6 +49,7 @@ def test_the_worker_gets_what_serve_was_told() -> None:
         "window": 7,
     }
     assert (parsed(*given).text_offload, parsed(*given).precision) == (True, "reference")
+    assert parsed(*given).quantize == ["int8", "text_encoder=bnb4"]
     assert parsed("--window", "none").window == "none"
     assert [getattr(parsed(), name) for name in ("vae_dtype", "precision", "window")] == [None, None, None]
     assert parsed().text_offload is False
@@ -62,12 +63,27 @@ def test_a_window_outside_its_limit_is_named(value: str, capsys: pytest.CaptureF
 
 
 def test_the_log_says_how_exactly_the_stream_was_made(tiny_model: Path) -> None:
-    options = parsed("--precision", "reference", "--window", "3")
-    checkpoint = load_checkpoint(tiny_model, **loading(options))
-    ready, _ = worker._ready(checkpoint, Measured(TIMINGS, 1, 1 << 20), options, {})
-    log = header(ready.model, seed=1, height=64, width=64, rate_hz=8, prompt="the sea")
-    assert (log.state["precision"], log.state["window"]) == ("reference", 3)
-    assert checkpoint.text.encoder.dtype == torch.float32
+    checkpoint = load_checkpoint(tiny_model, **loading(parsed("--precision", "reference", "--window", "3")))
+    options = worker.state_options(checkpoint)
+    assert (options["precision"], options["window"], options["window_group"]) == ("reference", 3, 1)
+    assert "transformer_weights" not in options
+    share = Share("int8", 1, 2)
+    assert (
+        worker.state_options(replace(checkpoint, quantised={"transformer": share}))["transformer_weights"] == "int8"
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("--quantize", "int3"), "--quantize int3: int3 is none of bnb8, "),
+        (("--quantize", "vae=int8"), "--quantize vae=int8: vae is none of transformer, text_encoder"),
+        (("--device", "nowhere"), "--device nowhere: "),
+    ],
+)
+def test_what_cannot_be_loaded_so_is_named(given: tuple[str, ...], message: str) -> None:
+    with pytest.raises(CheckpointError, match=re.escape(message)):
+        loading(parsed(*given))
 
 
 async def test_sums_that_would_stall_are_refused_at_start(tiny_model: Path) -> None:
