@@ -29,7 +29,7 @@ video.on { visibility: visible; }
 .deck { background: #131519; }
 .deck:empty { display: none; }
 input { display: block; box-sizing: border-box; width: 100%; height: 48px; padding: 0 14px; border: 0; background: none; color: inherit;
-  font: 17px/24px inherit; font-family: inherit; caret-color: #f5b454; }
+  font-family: inherit; font-size: 17px; line-height: 24px; caret-color: #f5b454; }
 input:focus { outline: none; box-shadow: inset 0 -2px #f5b454; }
 input[aria-invalid] { box-shadow: inset 0 -2px #ff6b5e; }
 .row { display: flex; gap: 8px; padding: 6px 14px; overflow-x: auto; scrollbar-width: none; border-top: 1px solid #23262c; }

@@ -37,6 +37,7 @@ async def model(state: StateOf) -> dict[str, Any]:
         "sampler": info.sampler,
         "state_options": info.state_options,
         "vocabulary": info.vocabulary,
+        "prompt": state.settings.prompt or info.prompt,
         "known_words": info.known_words,
         "loras": [loras.shown(each) for each in info.loras.values()],
         "capacity": ready.capacity,

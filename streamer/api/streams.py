@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import io
+from typing import Annotated, Any, Literal
 
+import segno
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 
@@ -127,3 +129,15 @@ async def poster(session: SessionOf, width: Annotated[int | None, Query(ge=16, l
     if width is not None:
         picture = await images.resized(picture, width)
     return Response(picture, media_type="image/jpeg", headers={"Cache-Control": "no-store"})
+
+
+@router.get("/{stream}/qr.svg", response_class=Response)
+async def qr(
+    session: SessionOf, state: StateOf, request: Request, view: Literal["steer", "watch", "output"] = "steer"
+) -> Response:
+    """The address of the stream's page as a QR code, for phones before a wall. It holds no token."""
+    page = shown(session, state, request)["urls"]["page"]
+    code = segno.make(page if view == "steer" else f"{page}?{view}", error="m", micro=False)
+    file = io.BytesIO()
+    code.save(file, kind="svg", border=3, dark="#0b0c0e", light="#fff", omitsize=True)
+    return Response(file.getvalue(), media_type="image/svg+xml", headers={"Cache-Control": "max-age=3600"})

@@ -39,6 +39,7 @@ import { store } from "./dom.js";
  * @property {Record<string, VocabularyEntry[]>} vocabulary by bank
  * @property {import("./loras.js").Lora[]} loras adapters, with the weight that new streams have of them
  * @property {string[]} known_words what it was trained with beside the vocabulary's words
+ * @property {string} prompt what its streams show where nobody said
  * @property {import("./picture.js").Limits} limits
  */
 

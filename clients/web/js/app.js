@@ -2,7 +2,7 @@
  * The page: who talks to whom.
  */
 
-import { $, pause, secondsText } from "./dom.js";
+import { $, h, pause, secondsText } from "./dom.js";
 import { Album } from "./stills.js";
 import { Api, Problem } from "./api.js";
 import { Attachment } from "./attach.js";
@@ -13,7 +13,7 @@ import { Feed } from "./feed.js";
 import { Keys } from "./keys.js";
 import { Loras } from "./loras.js";
 import { PictureStart } from "./picture.js";
-import { Share } from "./share.js";
+import { Share, qrOf } from "./share.js";
 import { Stage } from "./stage.js";
 import { States } from "./states.js";
 import { Steers } from "./steers.js";
@@ -59,6 +59,7 @@ class Page {
     this.#wire();
     if (query.has("watch")) this.#watchOnly();
     if (query.has("output") || query.has("kiosk")) document.body.classList.add("output");
+    if (query.has("qr")) $("#stage").append(h("img.qr", { src: qrOf(this.api, "steer"), alt: "Steer from your phone" }));
     if (query.has("kiosk")) runKiosk(this.feed, this.stage.last, () => (this.attachment.retry(), this.feed.reconnect()));
     this.attachment.start();
   }
@@ -189,6 +190,7 @@ class Page {
     if (what === "go") return this.deck.go();
     if (what === "prompt") this.deck.field.focus();
     else if (what === "cancel") this.deck.cancel();
+    else if (what === "safe") this.attachment.model && this.deck.field.to.send(this.attachment.model.prompt);
     else if (what === "picture") this.picture.choose();
     else if (what === "hide") document.body.classList.toggle("bare");
     else if (what === "sheet") $("#sheet").showModal();

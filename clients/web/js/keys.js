@@ -5,6 +5,7 @@
 import { $, h, store } from "./dom.js";
 
 const OFF = "keys-off";
+const HOLD_MS = 600;
 
 /** The sheet's rows. */
 const SHEET = [
@@ -23,12 +24,15 @@ const SHEET = [
   ["F", "full screen"],
   ["O", "output window: the picture only"],
   ["H", "hide the deck"],
+  [". held", "the safe scene: what the server's owner chose to begin with"],
   ["?", "this sheet"],
 ];
 
-/** @typedef {"fullscreen" | "output" | "hide" | "sheet" | "prompt" | "picture" | "go" | "cancel"} Act */
+/** @typedef {"fullscreen" | "output" | "hide" | "sheet" | "prompt" | "picture" | "safe" | "go" | "cancel"} Act */
 
 export class Keys {
+  #held = 0;
+
   /**
    * @param {{pad: (number: number, arm: boolean) => void, bank: (by: number) => void, block: (by: number) => void,
    *   act: (what: Act) => boolean | void}} to
@@ -38,6 +42,8 @@ export class Keys {
     this.on = !store.get(OFF, false);
     this.#fillSheet();
     document.addEventListener("keydown", (event) => this.#down(event));
+    document.addEventListener("keyup", (event) => event.key === "." && clearTimeout(this.#held));
+    addEventListener("blur", () => clearTimeout(this.#held));
   }
 
   #fillSheet() {
@@ -86,6 +92,8 @@ export class Keys {
       f: () => this.to.act("fullscreen"),
       o: () => this.to.act("output"),
       h: () => this.to.act("hide"),
+      // Held, so that nobody ends a show by leaning on a key.
+      ".": () => (this.#held = window.setTimeout(() => this.to.act("safe"), HOLD_MS)),
     };
     const act = acts[event.key.length === 1 ? event.key.toLowerCase() : event.key];
     act?.();

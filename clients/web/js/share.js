@@ -5,6 +5,9 @@
 import { $, h } from "./dom.js";
 import { Problem } from "./api.js";
 
+/** @param {import("./api.js").Api} api @param {"watch" | "steer"} view */
+export const qrOf = (api, view) => `${api.path}/qr.svg?view=${view}`;
+
 export class Share {
   /** @param {import("./api.js").Api} api */
   constructor(api) {
@@ -16,8 +19,8 @@ export class Share {
   open() {
     const page = new URL(this.api.id === "main" ? "/" : `/s/${this.api.id}`, location.href).href;
     const rows = [
-      this.#row("Watch", `${page}?watch`, "The picture and its prompt, nothing to press"),
-      this.#row("Steer", page, "This page"),
+      this.#row("Watch", `${page}?watch`, "The picture and its prompt, nothing to press", "watch"),
+      this.#row("Steer", page, "This page", "steer"),
       this.#row("Output", `${page}?output`, "The picture only: for a projector or OBS"),
       this.#row("Embed", `<iframe src="${page}?output" width="512" height="288" allow="autoplay"></iframe>`, "For another page"),
     ];
@@ -27,8 +30,8 @@ export class Share {
     this.dialog.showModal();
   }
 
-  /** @param {string} name @param {string} text @param {string} about */
-  #row(name, text, about) {
+  /** @param {string} name @param {string} text @param {string} about @param {"" | "watch" | "steer"} [code] a QR code of it */
+  #row(name, text, about, code = "") {
     const copy = h("button", { type: "button", "aria-label": `Copy ${name} link` }, "Copy");
     const value = /** @type {HTMLInputElement} */ (h("input", { readOnly: true, value: text, "aria-label": `${name} link` }));
     value.addEventListener("focus", () => value.select());
@@ -43,7 +46,9 @@ export class Share {
       }
       setTimeout(() => (copy.textContent = "Copy"), 1600);
     });
-    return h("div.row", {}, h("div", {}, h("b", {}, name), h("span", {}, about)), value, copy);
+    const row = h("div.row", {}, h("div", {}, h("b", {}, name), h("span", {}, about)), value, copy);
+    if (code) row.append(h("img.qr", { src: qrOf(this.api, code), alt: `QR code of the ${name} link`, width: 96, height: 96 }));
+    return row;
   }
 
   async #recipe() {

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+import segno
 from PIL import Image
 from serving import Server, run, serve
 from websockets.asyncio.client import connect
@@ -75,6 +76,11 @@ async def test_links_preview_the_prompt_and_the_picture(http: httpx.AsyncClient,
     assert found is not None
     assert found[1].startswith(f"{server.url}/v1/streams/{made['id']}/poster.jpg")
     assert Image.open(io.BytesIO((await http.get(found[1])).content)).size == (1024, 1024)
+    code = await http.get(f"/v1/streams/{made['id']}/qr.svg", params={"view": "watch"})
+    assert code.headers["content-type"] == "image/svg+xml"
+    expected = segno.make(f"{server.url}/s/{made['id']}?watch", error="m", micro=False)
+    size = expected.symbol_size(border=3)[0]
+    assert f'viewBox="0 0 {size} {size}"' in code.text
     await http.delete(f"/v1/streams/{made['id']}")
     for path in (f"/s/{made['id']}", "/s/str_none"):
         answer = await http.get(path)
