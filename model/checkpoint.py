@@ -38,7 +38,7 @@ __all__ = [
 
 VAE_CLASS = "AutoencoderKLWan"
 OTHER_VAES = {
-    "AutoencoderKLLTX2Video": "decodes whole clips only (8 pictures a latent frame, not causal: SanaVideoPipeline makes them)",
+    "AutoencoderKLLTX2Video": "decodes whole clips only (8 pictures a latent frame, not causal; the pipelines do)",
     "AutoencoderDC": "decodes single pictures only",
 }
 Window = int | Literal["none"] | None
