@@ -24,9 +24,9 @@ UNIT_MARGIN = 1.2
 UNIT_SLACK_S = 0.01
 """And this much longer."""
 FAIR_OVER_S = 4.0
-"""Where the worker has hardly rested for about this long, a stream that took more than its share (its steers stand too
-close, or come in floods) goes behind those that have to start within the slack: it makes nobody else late."""
-OVERLOAD, GREEDY_SLACK_S = 0.97, 0.1
+OVERLOAD, GREEDY, GREEDY_SLACK_S = 0.97, 1.2, 0.1
+"""Where the worker had work for so much of the last seconds, a stream that took so many times its share (its log's
+steers stand closer than the machine can follow) goes behind those that have to start within the slack."""
 MAX_LEAD_LATENTS = 128
 """However much credit there is, a stream goes no further ahead of its decoder: every block boundary there is kept."""
 
@@ -182,7 +182,7 @@ def next_job(
         for start_s, candidate in _candidates(frontier, now_s, costs):
             if isinstance(candidate, Passes):
                 passes.append((start_s, frontier))
-            greedy = overloaded and frontier.share > frontier.rows / rows
+            greedy = overloaded and frontier.share > GREEDY * frontier.rows / rows
             turn_s = max(start_s, now_s + GREEDY_SLACK_S) if greedy else start_s
             if best is None or (turn_s, frontier.stream) < best:
                 best, job = (turn_s, frontier.stream), candidate

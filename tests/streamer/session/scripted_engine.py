@@ -33,7 +33,7 @@ from streamer.engine.protocol import (
     Timings,
     first_picture,
 )
-from streamer.engine.scheduler import Costs, Frontier, Job, Passes, Prime, Unit, next_job
+from streamer.engine.scheduler import Costs, Frontier, Job, Passes, Prime, Unit, account, next_job
 from streamer.session.timeline import blocks_of
 
 PRIME_S = 0.1
@@ -222,7 +222,7 @@ class ScriptedEngine:
         self._down: list[Callable[[str], None]] = []
         self._up: list[Callable[[Ready], None]] = []
         self._job: asyncio.TimerHandle | None = None
-        self._life = 0
+        self._accounted_s = self._loop.time()
         self.clip_s: float | None = None
         self.units = 0
         self._idle = False
@@ -364,6 +364,9 @@ class ScriptedEngine:
             del self._streams[message.stream]
 
     def _did(self, job: Job, took_s: float) -> None:
+        now_s = self._loop.time()
+        account([one.frontier for one in self._streams.values()], job, took_s, now_s - self._accounted_s)
+        self._accounted_s = now_s
         if isinstance(job, Unit):
             self.units += 1
         elif isinstance(job, Passes):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 
 import msgspec
@@ -259,6 +260,30 @@ def test_streams_that_fill_the_worker_are_all_steered_without_an_underrun(
             assert session.underruns == 0
             _check_video(session, session.hub, info)
             assert max(steer.latency_s or 0.0 for steer in session.steers) < 12 / 16 + session.lock_s + 0.1
+        await sessions.close()
+
+    run(scenario())
+
+
+def test_a_log_that_the_machine_cannot_follow_makes_only_its_own_stream_late() -> None:
+    """A steer at each latent frame: each costs the passes of a block."""
+
+    async def scenario() -> None:
+        info = ready(capacity=2, pass_s=0.04, decode_s=0.03, cuts=True, steer=2, steer_pass_s=0.03)
+        sessions = Sessions(ScriptedEngine(info), Settings(), ScriptedHub)
+        fine = sessions.create(CreateStream(prompt="start", seed=1))
+        fine.hub.join()
+        await asyncio.sleep(4)
+        lines = [json.dumps({"type": "steer", "at_latent": n, "prompt": f"prompt {n}"}) for n in range(3, 200)]
+        dense = sessions.create(CreateStream(log="\n".join([*fine.log_lines(), *lines])))
+        dense.hub.join()
+        await asyncio.sleep(10)
+        before = fine.underruns
+        await asyncio.sleep(20)
+        assert fine.underruns == before
+        assert dense.underruns > 40
+        for session in (fine, dense):
+            _check_video(session, session.hub, info)
         await sessions.close()
 
     run(scenario())
