@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import Gemma2Config, Gemma2Model
 
 from model import layers
+from model.adapted import Adapter, Factors, adapter_set
 from model.devices import Placement, default_dtype, require_device
 from model.linear_attention import _axis
 from model.sampler import block_steps
@@ -74,6 +75,21 @@ def make_net(dtype: torch.dtype) -> SanaVideoTransformer3DModel:
     return net.to(DEVICE, dtype).eval().requires_grad_(False)
 
 
+def make_adapter(dtype: torch.dtype) -> Adapter:
+    def factors(*shapes: tuple[int, ...]) -> Factors:
+        down, up = (torch.empty(shape, dtype=dtype, device=DEVICE) for shape in shapes)
+        return Factors(down, up, 0.5)
+
+    block = "transformer_blocks.0"
+    adapted = {
+        f"{block}.attn1.to_q": factors((2, 24), (24, 2)),
+        f"{block}.attn2.to_k": factors((2, 24), (24, 2)),
+        f"{block}.ff.conv_temp": factors((2, 24, 3, 1), (24, 2, 1, 1)),
+        "patch_embedding": factors((2, 16, 1, 2, 2), (24, 2, 1, 1, 1)),
+    }
+    return Adapter("look", "0" * 64, adapted, 2)
+
+
 def make_vae(dtype: torch.dtype) -> StreamingVAE:
     vae = AutoencoderKLWan(
         base_dim=4,
@@ -99,7 +115,7 @@ def text() -> tuple[Tensor, Tensor]:
 def test_a_stream_keeps_to_its_device_and_needs_no_float64(
     sampler: Any, precision: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two streams in one batch, guidance on one, a steer, a window with groups, a sink, snapshot and restore."""
+    """Two streams in one batch, guidance on one, a steer with an adapter, a window with groups, a sink, a snapshot."""
     timesteps = (1000, 500)
     block_steps(timesteps, 7.0, commit=True, rounded_to=torch.bfloat16)  # host tables, which the real host makes once
     block_steps(timesteps, 7.0, commit=True)
@@ -128,7 +144,7 @@ def test_a_stream_keeps_to_its_device_and_needs_no_float64(
         for _ in range(2 + 2 * 3):  # three blocks; the first has none before it to commit
             blocks += [block for block in advance([plain, guided], bucket=3) if block is not None]
             if guided.at_boundary:
-                guided.steer(*text())
+                guided.steer(*text(), loras=adapter_set([(make_adapter(torch.bfloat16), 0.5)]))
         assert len(blocks) == 6
         assert {(block.device.type, block.dtype) for block in blocks} == {(DEVICE, torch.float32)}
         again = LatentStream(net, **options, seed=1)
