@@ -115,7 +115,7 @@ def text() -> tuple[Tensor, Tensor]:
 def test_a_stream_keeps_to_its_device_and_needs_no_float64(
     sampler: Any, precision: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two streams in one batch, guidance on one, a steer with an adapter, a window with groups, a sink, a snapshot."""
+    """Two streams in one batch, one guided, a steer with an adapter, a window with groups, a sink, a snapshot."""
     timesteps = (1000, 500)
     block_steps(timesteps, 7.0, commit=True, rounded_to=torch.bfloat16)  # host tables, which the real host makes once
     block_steps(timesteps, 7.0, commit=True)
