@@ -55,13 +55,13 @@ def main() -> None:
     begin = time.monotonic()
     torch.set_num_threads(options.threads)
     torch.set_grad_enabled(False)
+    names = [name for name in PARTS if name in options.parts.split(",")]
+    beside = _beside(options, names, begin)
     try:
         checkpoint = load_checkpoint(options.model, options.device)
     except CheckpointError as error:
         sys.exit(f"benchmarks.quality: {error}")
     size = _size(options, checkpoint)
-    names = [name for name in PARTS if name in options.parts.split(",")]
-    beside = _beside(options, names, begin)
     judge = _judge(options, size)
     context = Context(
         checkpoint, judge, _amounts(options, checkpoint), "steering" in names, size, begin + options.budget_s
@@ -100,15 +100,14 @@ def _print_card(folder: Path) -> None:
 
 
 def _judge(options: argparse.Namespace, size: tuple[int, int]) -> Judge:
-    judge = load_judge(options.cache, options.device, anew=options.train_classifier)
+    judge = load_judge(options.cache, options.device, size, anew=options.train_classifier)
     if judge.stale:
         print(
             f"WARNING: the classifier in {options.cache} was trained before {', '.join(judge.stale)} of the world "
             "changed: look at its accuracy below, or train it anew with --train-classifier",
             flush=True,
         )
-    usual = size[0] * 16 == size[1] * 9
-    if not options.alone and (judge.stale or not usual or not options.quick):
+    if not options.alone and (judge.stale or not options.quick):
         began = time.monotonic()
         judge.measure_anew(FRESH_CLIPS.get(judge.device.type, 60), *size)
         print(f"classifier: measured on fresh renders in {time.monotonic() - began:.0f} s", flush=True)

@@ -52,6 +52,8 @@ def _adherence(rows: Rows) -> Iterator[Line]:
         for name, cells in rows.items():
             if name.startswith(f"{kind} ("):
                 known = [key for key in KEYS if cells[key] is not None]
+                if not known:
+                    continue
                 mean = fmean(cells[key] for key in known)
                 worst = min(known, key=lambda key: cells[key])
                 found = f"{mean:.0f}% (least: {worst} {cells[worst]:.0f}%)"
@@ -76,7 +78,7 @@ def _endurance(rows: Rows) -> Iterator[Line]:
     if found:
         first, *_, last = [*found.values(), *found.values()]
         words = f"one prompt held: attributes recognised in minute {', '.join(found)}"
-        yield words, ", ".join(f"{value:.0f}%" for value in found.values()), f"last {_met(last, first - 5)}"
+        yield words, ", ".join(f"{value:.0f}%" for value in found.values()), f"last {_met(last, round(first - 5, 1))}"
 
 
 def _look(rows: Rows) -> Iterator[Line]:

@@ -41,15 +41,6 @@ def shrink(pictures: Tensor) -> Tensor:
     return small.round().to(torch.uint8).view(*pictures.shape[:-2], HEIGHT, width)
 
 
-def widened(pictures: Tensor) -> Tensor:
-    """Pictures (..., 72, w), w below 128, mirrored at both sides until they are 128 wide."""
-    while pictures.shape[-1] < WIDTH:
-        add = min(pictures.shape[-1], (WIDTH - pictures.shape[-1] + 1) // 2)
-        mirrored = pictures.flip(-1)
-        pictures = torch.cat((mirrored[..., -add:], pictures, mirrored[..., :add]), -1)
-    return pictures[..., :WIDTH]
-
-
 def way(views: Tensor) -> Tensor:
     """How well picture 1 of each view (n, 2, 3, 72, 128), float, matches picture 0 when shifted by -7..7 pixels.
 
@@ -132,21 +123,21 @@ def render_pairs(
     return render(scripts, 2, height=height, width=width, rate_hz=RATE_HZ / GAP, device=device, first_picture=step)
 
 
-def _render_batch(seed: int, count: int) -> tuple[Tensor, Tensor]:
-    """Views (count, 2, 3, 72, 128) uint8 and labels (count, attributes), in a process of its own."""
+def _render_batch(seed: int, count: int, width: int) -> tuple[Tensor, Tensor]:
+    """Views (count, 2, 3, 72, width / 2) uint8 and labels (count, attributes), in a process of its own."""
     torch.set_num_threads(1)
     rng = random.Random(seed)
     starts = [random_attributes(rng) for _ in range(count)]
     scripts = [make_script(start, [], 1, 12, rng) for start in starts]
-    views = shrink(render_pairs(scripts, rng.uniform(0.0, 20.0)))
+    views = shrink(render_pairs(scripts, rng.uniform(0.0, 20.0), 2 * HEIGHT, width))
     return views, torch.tensor([[label(start, key) for key in KEYS] for start in starts])
 
 
-def _renders(clips: int, seed: int, workers: int) -> tuple[Tensor, Tensor]:
+def _renders(clips: int, seed: int, workers: int, width: int) -> tuple[Tensor, Tensor]:
     chunk = 40
     seeds = [seed * 1_000_003 + i for i in range(-(-clips // chunk))]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        parts = list(pool.map(_render_batch, seeds, [chunk] * len(seeds)))
+        parts = list(pool.map(_render_batch, seeds, [chunk] * len(seeds), [width] * len(seeds)))
     return torch.cat([views for views, _ in parts])[:clips], torch.cat([labels for _, labels in parts])[:clips]
 
 
@@ -158,24 +149,31 @@ def _augment(views: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         camera = labels[:, KEYS.index("camera")]
         camera[:] = torch.tensor([0, 2, 1], device=camera.device)[camera]
     flat = views.flatten(0, 1)
+    width = flat.shape[-1]
     if random.random() < 0.7:
         factor = random.uniform(*BLUR)
         small = F.interpolate(flat, scale_factor=1 / factor, mode="area")
-        flat = F.interpolate(small, (HEIGHT, WIDTH), mode="bilinear")
-    x, y = random.randrange(17), random.randrange(7)
-    flat = F.pad(flat, (8, 8, 3, 3), mode="replicate")[:, :, y : y + HEIGHT, x : x + WIDTH]
+        flat = F.interpolate(small, (HEIGHT, width), mode="bilinear")
+    aside = width // 16
+    x, y = random.randrange(2 * aside + 1), random.randrange(7)
+    flat = F.pad(flat, (aside, aside, 3, 3), mode="replicate")[:, :, y : y + HEIGHT, x : x + width]
     views = flat.view_as(views)
     gain, tint = torch.randn(2, len(views), 1, 3, 1, 1, device=views.device)
     return views * (1 + 0.06 * gain) + 0.03 * tint + 0.02 * torch.randn_like(views), labels
 
 
 def train(
-    clips: int, steps: int, seed: int = 0, workers: int = 2, device: torch.device | str = "cpu"
+    clips: int,
+    steps: int,
+    seed: int = 0,
+    workers: int = 2,
+    device: torch.device | str = "cpu",
+    width: int = 2 * WIDTH,
 ) -> tuple[Classifier, Tensor, Tensor]:
-    """Render clips on the host and train on them; gives also views and labels of further, held-out clips."""
+    """Render clips of 144 x width on the host and train on them; gives views and labels of held-out clips too."""
     begin = time.monotonic()
-    held_views, held_labels = _renders(min(HELD_OUT_CLIPS, clips), seed + 1, workers)
-    views, labels = _renders(clips, seed + 2, workers)
+    held_views, held_labels = _renders(min(HELD_OUT_CLIPS, clips), seed + 1, workers, width)
+    views, labels = _renders(clips, seed + 2, workers, width)
     took = time.monotonic() - begin
     print(f"classifier: {len(views) + len(held_views)} clips rendered in {took:.0f} s", flush=True)
     torch.manual_seed(seed)

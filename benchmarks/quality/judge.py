@@ -18,8 +18,10 @@ from torch import Tensor
 from benchmarks.quality.classifier import (
     CLIPS,
     GAP,
+    HEIGHT,
     STEPS,
     UNKNOWN,
+    WIDTH,
     Classifier,
     label,
     random_attributes,
@@ -27,13 +29,11 @@ from benchmarks.quality.classifier import (
     shrink,
     train,
     unit,
-    widened,
 )  # fmt: skip
 from model.training import world
 from model.training.world import KEYS, NAMES, Attributes, make_script
 
 FOLDER = Path("runs/quality")
-FILE = "classifier.pt"
 # What decides how a picture of given attributes looks. Captions, scripts and held-out rules don't.
 PAINTERS = (
     "canvas", "land", "look", "palettes", "render", "sampling", "scenes", "shapes", "shot", "sky", "sprites",
@@ -60,7 +60,7 @@ class Judge:
         out: dict[str, list[Tensor]] = {key: [] for key in KEYS}
         for some in views.split(max(1, BATCH // views.shape[1])):
             pairs = unit(shrink(some.to(self.device)).flatten(0, 1))
-            found = self.net(pairs, widened(pairs.flatten(0, 1)))
+            found = self.net(pairs, pairs.flatten(0, 1))
             for key in KEYS:
                 per_clip = found[key].log_softmax(-1).unflatten(0, (some.shape[0], -1))
                 out[key].append(per_clip.mean(1))
@@ -74,7 +74,7 @@ class Judge:
     @torch.no_grad()
     def features(self, pictures: Tensor) -> Tensor:
         """Frozen features (n, 64), on the host, of pictures (n, 3, h, w) uint8."""
-        parts = [self.net.pooled(widened(unit(shrink(some.to(self.device)))))[1] for some in pictures.split(BATCH)]
+        parts = [self.net.pooled(unit(shrink(some.to(self.device))))[1] for some in pictures.split(BATCH)]
         return torch.cat(parts).cpu()
 
     def measure(self, views: Tensor, labels: Tensor) -> None:
@@ -109,9 +109,15 @@ def painters() -> dict[str, str]:
     return hashes | {"NAMES": hashlib.sha256(repr(NAMES).encode()).hexdigest()}
 
 
+def file_name(width: int) -> str:
+    """Of the classifier of pictures of 144 x width, or of that shape."""
+    return "classifier.pt" if width == 2 * WIDTH else f"classifier-{width}x{2 * HEIGHT}.pt"
+
+
 def load_judge(
     folder: Path = FOLDER,
     device: torch.device | str = "cpu",
+    size: tuple[int, int] = (144, 256),
     *,
     anew: bool = False,
     clips: int = CLIPS,
@@ -122,13 +128,15 @@ def load_judge(
     One that was trained for another state of the world's painters is used all the same, and says so in `stale`.
 
     Args:
-        folder: of `classifier.pt`.
+        folder: of its file, see `file_name`.
         device: where it judges.
+        size: height and width of the pictures; each shape has a judge of its own.
         anew: train even so.
         clips, steps: of a training.
     """
     device = torch.device(device)
-    path = folder / FILE
+    width = round(2 * HEIGHT * size[1] / size[0])
+    path = folder / file_name(width)
     if path.is_file() and not anew:
         kept = torch.load(path, weights_only=True, map_location=device)
         net = Classifier().to(device)
@@ -137,7 +145,7 @@ def load_judge(
         return Judge(net.eval().requires_grad_(False), kept["accuracy"], device, stale)
     print(f"no classifier in {path}: training one", flush=True)
     with torch.enable_grad():
-        net, views, labels = train(clips, steps, workers=os.cpu_count() or 1, device=device)
+        net, views, labels = train(clips, steps, workers=os.cpu_count() or 1, device=device, width=width)
     judge = Judge(net, {}, device)
     judge.measure(views, labels)
     folder.mkdir(parents=True, exist_ok=True)

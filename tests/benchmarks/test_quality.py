@@ -9,11 +9,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.quality import classifier, frechet, judge, look, prompts, report, sharpness, steering
+from benchmarks.quality import blocks, card, classifier, frechet, judge, look, prompts, report, sharpness, steering
 from benchmarks.quality.generate import Roll
-from model.checkpoint import load_checkpoint
+from benchmarks.quality.noise import NoiseAhead
+from benchmarks.quality.results import Results, read
+from model.checkpoint import Checkpoint, load_checkpoint
+from model.noise import philox_normal
+from model.stream import LatentStream
 from model.training.world import BANKS, KEYS, NAMES, held_out, make_script
 from tests.tiny import save_tiny_model
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return load_checkpoint(save_tiny_model(tmp_path_factory.mktemp("quality") / "tiny"), dtype=torch.float32)
 
 
 def noise_picture(width: int = 128) -> Tensor:
@@ -30,14 +39,14 @@ def test_the_cameras_way_is_the_shift_that_fits(shift: int) -> None:
 
 
 def test_training_learns_and_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def paint(clips: int, seed: int, workers: int) -> tuple[Tensor, Tensor]:
+    def paint(clips: int, seed: int, workers: int, width: int) -> tuple[Tensor, Tensor]:
         """Plain pictures whose brightness tells the hour; everything else is always the first value."""
         dice = torch.Generator().manual_seed(seed)
         labels = torch.zeros(clips, len(KEYS), dtype=torch.long)
         hour = torch.randint(4, (clips,), generator=dice)
         labels[:, KEYS.index("time of day")] = hour
         level = (40 + 60 * hour).to(torch.uint8).view(-1, 1, 1, 1, 1)
-        return level.expand(clips, 2, 3, 72, 128), labels
+        return level.expand(clips, 2, 3, 72, 48), labels
 
     monkeypatch.setattr(classifier, "_renders", paint)
     monkeypatch.setattr(classifier, "BATCH", 16)
@@ -46,7 +55,7 @@ def test_training_learns_and_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(classifier, "_renders", None)
     kept = judge.load_judge(tmp_path)
     assert kept.accuracy == made.accuracy
-    views = paint(3, 9, 1)[0][:, None]
+    views = paint(3, 9, 1, 256)[0][:, None]
     assert kept.names(views) == made.names(views)
 
 
@@ -107,6 +116,25 @@ def test_flicker_and_freeze() -> None:
     assert float(look.changes(clip[:, :1].expand(1, 4, 3, 8, 8)).max()) == 0.0
 
 
+def test_blocks_begin_where_their_lengths_say() -> None:
+    assert look.borders([2, 3, 2]) == [8, 20]
+    lengths = blocks.drawn((2, 5), 24, random.Random(0))
+    assert set(lengths) == {2, 5}
+    assert 24 <= sum(lengths) < 29
+
+
+def test_a_kept_judge_tells_what_has_changed_since(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = classifier.Classifier().state_dict()
+    known = judge.painters() | {"sky": "another"}
+    for width in (256, 81):
+        path = tmp_path / judge.file_name(width)
+        torch.save({"net": net, "accuracy": {"scene": width / 256}, "painters": known}, path)
+    monkeypatch.setattr(judge, "train", None)
+    found = judge.load_judge(tmp_path)
+    assert (found.stale, found.accuracy) == (["sky"], {"scene": 1.0})
+    assert judge.load_judge(tmp_path, size=(256, 144)).accuracy == {"scene": 81 / 256}
+
+
 def test_sharpness_is_the_mean_step_between_neighbours() -> None:
     columns = (torch.arange(16) % 2 * 10).to(torch.uint8).expand(1, 3, 16, 16)
     assert look.sharpness(columns) == pytest.approx(10.0)
@@ -136,11 +164,10 @@ def test_a_render_without_changes_moves_with_its_camera() -> None:
     assert low[1] != classifier.REACH
 
 
-def test_a_roll_skips_to_the_same_pictures(tmp_path: Path) -> None:
-    checkpoint = load_checkpoint(save_tiny_model(tmp_path / "tiny"), dtype=torch.float32)
+def test_a_roll_skips_to_the_same_pictures(tiny: Checkpoint) -> None:
     words = ["the sea at night", "snowy mountains by day"]
-    whole = Roll(checkpoint, words, seed=5).pictures(7)
-    jumped = Roll(checkpoint, words, seed=5)
+    whole = Roll(tiny, words, seed=5).pictures(7)
+    jumped = Roll(tiny, words, seed=5)
     for _ in range(5):
         jumped.skip()
     begin = jumped.next_picture
@@ -148,6 +175,58 @@ def test_a_roll_skips_to_the_same_pictures(tmp_path: Path) -> None:
     shown = jumped.pictures(2)
     assert (shown.int() - whole[:, begin:].int()).abs().max() <= 1
     assert not torch.equal(shown[0], shown[1])
+
+
+def test_side_by_side_is_one_at_a_time(tiny: Checkpoint) -> None:
+    words = ["the sea at night", "snowy mountains by day", "a forest at dawn"]
+    roll = Roll(tiny, words, seed=2**64 - 1)
+    together = [roll.latents(), roll.latents(), roll.latents(2)]
+    for i, prompt in enumerate(words):
+        text, mask = tiny.text.encode(prompt)
+        alone = LatentStream(
+            tiny.transformer, text=text, text_mask=mask, height=8, width=8, seed=2**64 - 1 + i, config=tiny.config
+        )
+        for number, block in enumerate(together):
+            alone.block = 2 if number == 2 else 3
+            torch.testing.assert_close(next(alone)[0], block[i], rtol=1e-4, atol=1e-4)
+
+
+def test_a_roll_goes_on_from_pictures(tiny: Checkpoint) -> None:
+    given = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    roll = Roll(tiny, ["the sea"] * 2, seed=1, images=given)
+    pictures = roll.pictures(2)
+    assert pictures.shape == (2, 13, 3, 64, 64)
+    expected = tiny.vae.decode(tiny.vae.encode(given[1].permute(1, 2, 0)[None]), tiny.vae.new_state())
+    assert (pictures[1, 0].permute(1, 2, 0).int() - expected[0].int()).abs().max() <= 1
+
+
+def test_noise_drawn_ahead_is_the_streams_own() -> None:
+    ahead = NoiseAhead(7, (2, 3, 5), torch.device("cpu"))
+    for frame in (0, 1, 30, 31, 2):
+        torch.testing.assert_close(ahead(frame, 1), philox_normal(7, frame, 1, (2, 3, 5)))
+
+
+def test_results_are_on_disk_part_by_part_and_make_a_card(tmp_path: Path) -> None:
+    about = {"command": "it", "weights": "abc", "size": "64×64", "device": "cpu", "classifier": {"scene": 0.995}}
+    found, beside = Results(tmp_path, about), Results(tmp_path / "endurance", about)
+    adherence = report.Table("", [*KEYS, "all named"], name="adherence")
+    adherence.add("seen (2)", *[95.0] * len(KEYS), 95.0)
+    adherence.add("free (2)", 50.0, *[60.0] * (len(KEYS) - 2), None, 58.0)
+    sheet = report.Sheet()
+    sheet.row(["a"], [noise_picture()])
+    found.add("adherence", [adherence], sheet, 1.0)
+    scores = report.Table("", [*KEYS, "all named"], name="endurance scores")
+    for minute, value in ((1, 90.0), (5, 88.0), (30, 84.0)):
+        scores.add(f"minute {minute}", *[value] * len(KEYS), value)
+    beside.add("endurance", [scores], sheet, 2.0)
+    found.take(tmp_path / "endurance")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adherence.jpg", "endurance.jpg", "results.json"]
+    content = read(tmp_path)
+    assert content["seconds"] == {"adherence": 1.0, "endurance": 2.0}
+    text = card.markdown(content)
+    assert "2 prompts: attributes recognised | 95% (least: scene 95%) | ≥ 90 |" in text
+    assert "58% (least: scene 50%) | ≥ 75 (not met) |" in text
+    assert "minute 1, 5, 30 | 90%, 88%, 84% | last ≥ 85 (not met) |" in text
 
 
 def test_the_sheet_starts_rows_anew(tmp_path: Path) -> None:
