@@ -136,8 +136,11 @@ def test_the_bar_is_for_terminals_only(capsys: pytest.CaptureFixture[str], monke
         monkeypatch.setattr("sys.stderr", terminal)
         show_progress(0.5, " 50% in progress")
         end_progress()
-    shown = os.read(ours, 1000).decode()
-    assert shown == f"\r{'█' * 12}{'·' * 12}  50% in progress\x1b[K\r\x1b[K"
+    expected = f"\r{'█' * 12}{'·' * 12}  50% in progress\x1b[K\r\x1b[K".encode()
+    shown = b""
+    while len(shown) < len(expected):  # it comes in pieces
+        shown += os.read(ours, 1000)
+    assert shown == expected
     os.close(ours)
     os.close(theirs)
 
