@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,8 @@ from model.noise import Noise, philox_normal
 from model.pipelines.sizes import BINS
 from model.sampler import Denoise
 from model.stream_config import StreamConfig
+
+logger = logging.getLogger(__name__)
 
 TEXTS = ("prompt_embeds", "prompt_attention_mask", "negative_prompt_embeds", "negative_prompt_attention_mask")
 """What `encode_prompt` gives, in its order."""
@@ -51,6 +54,13 @@ def stream_clips(pipe: Any, config: StreamConfig, call: dict[str, Any]) -> Any:
     pipe.check_inputs(height=height, width=width, callback_on_step_end_tensor_inputs=names, **checked)
     pipe._guidance_scale, pipe._attention_kwargs = call["guidance_scale"], call["attention_kwargs"]
     pipe._interrupt = False
+    passes = len(config.timesteps)
+    if call["timesteps"] is None and call["num_inference_steps"] not in (None, passes):
+        steps = call["num_inference_steps"]
+        logger.warning("num_inference_steps=%d: this checkpoint was trained for %d passes a block", steps, passes)
+    if call["guidance_scale"] != config.guidance_scale:
+        scale, own = call["guidance_scale"], config.guidance_scale
+        logger.warning("guidance_scale=%g: this checkpoint was trained for %g", scale, own)
     text = _encode(pipe, call)
     _onload(pipe.transformer)
     videos = text["prompt_embeds"].shape[0]

@@ -49,7 +49,9 @@ def test_seeds_of_a_streaming_call(streaming: SanaVideoPipeline) -> None:
         latents(TWO, latents=noise)
 
 
-def test_steps_guidance_and_callbacks_of_a_streaming_call(streaming: SanaVideoPipeline) -> None:
+def test_steps_guidance_and_callbacks_of_a_streaming_call(
+    streaming: SanaVideoPipeline, caplog: pytest.LogCaptureFixture
+) -> None:
     seen: list[tuple[int, float]] = []
 
     def look(pipeline: Any, step: int, timestep: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -60,7 +62,12 @@ def test_steps_guidance_and_callbacks_of_a_streaming_call(streaming: SanaVideoPi
     latents = streaming("the sea", timesteps=[1000, 600], callback_on_step_end=look, **options).frames
     assert seen == [(0, 1000), (1, 600), (2, 1000), (3, 600)]
     assert not latents.any()
+    caplog.clear()
     assert streaming("the sea", num_inference_steps=3, **options).frames.isfinite().all()
+    assert caplog.messages == [
+        "num_inference_steps=3: this checkpoint was trained for 2 passes a block",
+        "guidance_scale=3: this checkpoint was trained for 1",
+    ]
     with pytest.raises(ValueError, match=r"^sigmas: "):
         streaming("the sea", sigmas=[0.5])
 
