@@ -14,7 +14,7 @@ from tiny_lora import save_tiny_lora
 
 from model.snapshot import unpack
 from streamer.engine.loras import LoraError, Loras
-from streamer.engine.process import Engine, EngineError
+from streamer.engine.process import Engine
 from streamer.engine.protocol import (
     DropLora,
     Failed,
@@ -169,18 +169,3 @@ async def test_a_restarted_worker_is_told_what_was_loaded_later(engine: Engine) 
     sent.clear()
     loras.worker_up(ready)
     assert sent == [LoadLora(name="later", path="/some/later", weight=0.2, sha256="ab")]
-
-
-@pytest.mark.parametrize(
-    ("option", "reason"),
-    [
-        ("ink=nowhere", "--lora ink: nowhere: no such file or folder"),
-        ("ink", "--lora ink: must be NAME=PATH or NAME=PATH:WEIGHT, a name of letters and digits"),
-    ],
-)
-async def test_a_worker_with_a_wrong_option_does_not_start(tiny_model: Path, option: str, reason: str) -> None:
-    engine = await Engine.start(tiny_model, loading=("--lora", option))
-    with pytest.raises(EngineError) as caught:
-        await engine.wait_ready()
-    await engine.close()
-    assert str(caught.value) == reason
