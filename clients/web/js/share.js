@@ -47,7 +47,7 @@ export class Share {
       setTimeout(() => (copy.textContent = "Copy"), 1600);
     });
     const row = h("div.row", {}, h("div", {}, h("b", {}, name), h("span", {}, about)), value, copy);
-    if (code) row.append(h("img.qr", { src: qrOf(this.api, code), alt: `QR code of the ${name} link`, width: 96, height: 96 }));
+    if (code) row.append(h("img.qr", { src: qrOf(this.api, code), alt: `QR code of the ${name} link`, width: 80, height: 80 }));
     return row;
   }
 
