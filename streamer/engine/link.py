@@ -8,7 +8,8 @@ import socket
 import threading
 from collections import deque
 
-from streamer.engine.protocol import Decoder, Message, ProtocolError, ToWorker, encode
+from streamer.engine.framing import Decoder, ProtocolError, encode
+from streamer.engine.protocol import Message, ToWorker
 
 READ_BYTES = 1 << 20
 MAX_INBOX_MESSAGES = 4096

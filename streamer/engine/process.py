@@ -9,19 +9,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from streamer.engine.child import Child
+from streamer.engine.framing import Decoder, ProtocolError, encode
 from streamer.engine.loras import Loras
 from streamer.engine.protocol import (
     PROTOCOL_VERSION,
-    Decoder,
     LoraFailed,
     LoraLoaded,
     Message,
     Progress,
-    ProtocolError,
     Ready,
     Stats,
     ToServer,
-    encode,
 )
 
 logger = logging.getLogger(__name__)

@@ -1,6 +1,5 @@
 """The messages between the server and a model worker, and their contract.
 
-Framing: a 4-byte big-endian length, then one MessagePack object tagged with its type (`encode`, `Decoder`).
 One socket a worker, both directions, in order. Whoever changes a message changes this text with it.
 
 Server to worker:
@@ -44,27 +43,18 @@ in every epoch of one `Open`. A clip's id stands in `stream`; its epoch counts h
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import msgspec
 
 PROTOCOL_VERSION = 2
 CANNOT_START_EXIT = 2
 """A worker that cannot start ends with this status; its last line on stderr says why, for people."""
-MAX_MESSAGE_BYTES = 512 << 20
-_LENGTH = struct.Struct(">I")
-M = TypeVar("M")
 
 
 def first_picture(latent: int) -> int:
     """Index of the first picture of a latent frame: frame 0 holds picture 0, every later one four pictures."""
     return 0 if latent == 0 else 4 * latent - 3
-
-
-class ProtocolError(Exception):
-    """A frame that is too long or does not decode."""
 
 
 class Message(msgspec.Struct, tag=True, frozen=True, kw_only=True):
@@ -403,40 +393,3 @@ ToServer = (
     | Failed
     | Stats
 )
-
-_encoder = msgspec.msgpack.Encoder()
-
-
-def encode(message: Message) -> bytes:
-    """One framed message."""
-    body = _encoder.encode(message)
-    return _LENGTH.pack(len(body)) + body
-
-
-class Decoder(Generic[M]):
-    """Turns a byte stream into messages of one direction."""
-
-    def __init__(self, kind: Any) -> None:
-        self._decoder: msgspec.msgpack.Decoder[M] = msgspec.msgpack.Decoder(kind)
-        self._buffer = bytearray()
-
-    def feed(self, data: bytes) -> Iterator[M]:
-        """Yield the messages that `data` completes.
-
-        Raises:
-            ProtocolError: over-long frame, or bytes that are no message of this direction.
-        """
-        self._buffer += data
-        while len(self._buffer) >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(self._buffer)
-            if length > MAX_MESSAGE_BYTES:
-                raise ProtocolError(f"a message of {length} bytes exceeds the limit of {MAX_MESSAGE_BYTES}")
-            end = _LENGTH.size + length
-            if len(self._buffer) < end:
-                return
-            body = bytes(self._buffer[_LENGTH.size : end])
-            del self._buffer[:end]
-            try:
-                yield self._decoder.decode(body)
-            except msgspec.DecodeError as error:
-                raise ProtocolError(str(error)) from error

@@ -6,17 +6,15 @@ import threading
 import pytest
 
 from streamer.engine import link as link_module
+from streamer.engine.framing import Decoder, ProtocolError, encode
 from streamer.engine.link import Link
 from streamer.engine.protocol import (
     Close,
     Credit,
-    Decoder,
     Progress,
-    ProtocolError,
     Snapshot,
     ToServer,
     ToWorker,
-    encode,
 )
 
 PATIENCE_S = 20.0
