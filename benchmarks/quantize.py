@@ -1,0 +1,215 @@
+"""Memory, speed and error of every way to quantise, on one transformer with random weights: a table in one run.
+
+    python -m benchmarks.quantize [--device cuda] [--schemes bf16 bnb8 bnb4 int8 int8-dynamic fp8 fp8-dynamic nvfp4]
+    python -m benchmarks.quantize --tiny --device cpu
+
+The transformer is LongSANA's (2.06 B parameters) at 480x832 and 10 latent frames a block, 15,600 tokens; `--tiny` is
+one of 3 M with 24 tokens a frame. Random weights are scaled so that activations stay near 1, as trained ones do.
+
+`weights` is what the transformer's tensors take; `peak` the most that the device held during the passes; `ms` a pass,
+median; `compiled` the same with `--compile` (torch.compile block by block: the dynamic schemes need it to be quick).
+`flow` is the relative error of one pass (root mean square against bfloat16), `block` that of a block's clean latents.
+What cannot run on the device says why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers.utils import logging
+from torch import Tensor
+
+from model.quantize import SCHEMES, QuantizeError, Share, quantize
+from model.stream import LatentStream
+from model.transformer import SanaVideoTransformer3DModel
+
+BASELINE = "bf16"
+MIB = 1 << 20
+TEXT_TOKENS = 300
+
+
+@dataclass(frozen=True)
+class Size:
+    """A transformer and the latents it runs on."""
+
+    layers: int
+    heads: int
+    head_dim: int
+    caption: int
+    latent: tuple[int, int]
+    frames: int
+
+
+FULL = Size(20, 20, 112, 2304, (60, 104), 10)
+TINY = Size(2, 4, 64, 64, (8, 12), 2)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one scheme did; latents and flow on the host."""
+
+    share: Share | None
+    weights: int
+    peak: int
+    pass_ms: float
+    compiled_ms: float
+    flow: Tensor
+    block: Tensor
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--schemes", nargs="+", choices=[BASELINE, *SCHEMES], default=[BASELINE, *SCHEMES])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--compile", action="store_true")
+    options = parser.parse_args()
+    torch.set_grad_enabled(False)
+    logging.set_verbosity_error()
+    device, size = torch.device(options.device), TINY if options.tiny else FULL
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    parameters = sum(each.numel() for each in new_net(size, torch.device("meta")).parameters())
+    tokens = size.frames * size.latent[0] * size.latent[1] // 4
+    print(f"{name}, torch {torch.__version__}, {parameters:,} parameters, {tokens:,} tokens a pass")
+    columns = f"{'weights MiB':>13}{'peak MiB':>10}{'ms':>9}{'compiled':>10}{'flow':>10}{'block':>10}"
+    print(f"{'':<14}{'quantised':>10}{columns}")
+    baseline: Result | None = None
+    for scheme in dict.fromkeys([BASELINE, *options.schemes]):
+        try:
+            result = measure(scheme, size, device, options.rounds, options.compile)
+        except (QuantizeError, torch.OutOfMemoryError) as error:
+            print(f"{scheme:<14}{str(error).splitlines()[0][:100]}", flush=True)
+            continue
+        baseline = baseline or result
+        print(line(scheme, result, baseline), flush=True)
+
+
+def line(scheme: str, result: Result, baseline: Result) -> str:
+    """A row of the table."""
+    share = "" if result.share is None else f"{result.share.quantised / result.share.total:.1%}"
+    flow, block = (relative(x, y) for x, y in ((result.flow, baseline.flow), (result.block, baseline.block)))
+    peak = f"{result.peak / MIB:.0f}" if result.peak else "-"
+    compiled = f"{result.compiled_ms:.1f}" if result.compiled_ms else "-"
+    return (
+        f"{scheme:<14}{share:>10}{result.weights / MIB:>13.1f}{peak:>10}{result.pass_ms:>9.1f}{compiled:>10}"
+        f"{flow:>10.2e}{block:>10.2e}"
+    )
+
+
+def measure(scheme: str, size: Size, device: torch.device, rounds: int, compiled: bool) -> Result:
+    """Make the transformer, quantise it, and run it.
+
+    Raises:
+        QuantizeError: the scheme can't run on the device.
+    """
+    net = random_net(size, device)
+    share = None if scheme == BASELINE else quantize(net, scheme)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    generator = torch.Generator().manual_seed(1)
+    shape = (1, 16, size.frames, *size.latent)
+    latents = torch.randn(shape, generator=generator).to(device, torch.bfloat16)
+    embeds = torch.randn(1, TEXT_TOKENS, size.caption, generator=generator).to(device)
+    text = net.encode_text(embeds)
+    timestep = torch.tensor([889.0], device=device)
+
+    def one() -> Tensor:
+        (flow,) = net(latents, text, timestep, return_dict=False)
+        return flow
+
+    flow = one().float().cpu()
+    pass_ms = timed(one, device, rounds)
+    stream = LatentStream(
+        net, text=embeds, text_mask=None, height=size.latent[0], width=size.latent[1], block=size.frames, seed=1
+    )
+    block = next(stream).cpu()
+    stream.release()
+    compiled_ms = 0.0
+    if compiled:
+        for each in net.transformer_blocks:
+            each.compile()
+        compiled_ms = timed(one, device, rounds)
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+    return Result(share, weight_bytes(net), peak, pass_ms, compiled_ms, flow, block)
+
+
+def random_net(size: Size, device: torch.device) -> SanaVideoTransformer3DModel:
+    """Random weights of variance 1 / inputs, the same for every scheme."""
+    net = new_net(size, torch.device("meta")).to_empty(device=device)
+    generator = torch.Generator(device).manual_seed(0)
+    for name, parameter in net.named_parameters():
+        if parameter.ndim == 1:
+            parameter.fill_(1.0 if "norm" in name else 0.0)
+        elif "scale_shift_table" in name:
+            parameter.normal_(0, 0.3, generator=generator)
+        else:
+            parameter.normal_(0, parameter[0].numel() ** -0.5, generator=generator)
+    return net
+
+
+def new_net(size: Size, device: torch.device) -> SanaVideoTransformer3DModel:
+    """LongSANA's transformer of a size, bfloat16, without numbers."""
+    with torch.device(device):
+        net = SanaVideoTransformer3DModel(
+            num_attention_heads=size.heads,
+            attention_head_dim=size.head_dim,
+            num_layers=size.layers,
+            num_cross_attention_heads=size.heads,
+            cross_attention_head_dim=size.head_dim,
+            cross_attention_dim=size.heads * size.head_dim,
+            caption_channels=size.caption,
+            mlp_ratio=3.0,
+            cross_attention_norm_eps=1e-6,
+            linear_attention_eps=1e-8,
+        )
+    return net.to(torch.bfloat16).eval().requires_grad_(False)
+
+
+def weight_bytes(net: SanaVideoTransformer3DModel) -> int:
+    """Bytes of all parameters, quantised ones as they are stored."""
+    return sum(tensor_bytes(each) for each in (*net.parameters(), *net.buffers()))
+
+
+def tensor_bytes(tensor: Any) -> int:
+    """Bytes of a tensor, or of the tensors that one of torchao's is made of."""
+    if hasattr(tensor, "__tensor_flatten__") and type(tensor) is not torch.nn.Parameter:
+        names, _ = tensor.__tensor_flatten__()
+        return sum(tensor_bytes(getattr(tensor, name)) for name in names)
+    state = getattr(tensor, "quant_state", None)  # bitsandbytes' scales
+    extra = 0 if state is None else state.absmax.nbytes
+    return int(tensor.nbytes) + extra
+
+
+def timed(work: Any, device: torch.device, rounds: int) -> float:
+    """Median milliseconds, after two calls that warm up."""
+    times = []
+    for _ in range(2 + rounds):
+        synchronize(device)
+        start = time.perf_counter()
+        work()
+        synchronize(device)
+        times.append(1e3 * (time.perf_counter() - start))
+    return statistics.median(times[2:])
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def relative(x: Tensor, true: Tensor) -> float:
+    """Root mean square of the difference over that of the true numbers."""
+    return float((x - true).square().mean().sqrt() / true.square().mean().sqrt())
+
+
+if __name__ == "__main__":
+    main()
