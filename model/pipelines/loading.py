@@ -55,15 +55,24 @@ def transformer_of(source: Source, options: dict[str, Any]) -> SanaVideoTransfor
     quantization = options.get("quantization_config")
     wanted = None if quantization is None else quantization._resolve_quant_config(True, "transformer")
     if wanted is None and options.get("variant") is None:
-        return load_transformer(source, "cpu", dtype)
+        return load_transformer(source, _device(options), dtype)
     if source.weights is not None:
         raise CheckpointError(
             f"{source.weights}: quantization_config and variant need a diffusers folder: convert it"
         )
-    extra = {name: options[name] for name in ("variant", "low_cpu_mem_usage") if options.get(name) is not None}
+    names = ("variant", "low_cpu_mem_usage", "device_map")
+    extra = {name: options[name] for name in names if options.get(name) is not None}
     return SanaVideoTransformer3DModel.from_pretrained(
         source.transformer, dtype=dtype, quantization_config=wanted, local_files_only=True, **extra
     )
+
+
+def _device(options: dict[str, Any]) -> torch.device:
+    """Where the transformer goes: diffusers places only the parts that it loads itself."""
+    place = options.get("device_map")
+    if place == "balanced":
+        return torch.accelerator.current_accelerator() or torch.device("cpu")
+    return torch.device(place or "cpu")
 
 
 def parts_of(source: Source, options: dict[str, Any]) -> dict[str, Any]:

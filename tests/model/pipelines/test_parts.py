@@ -140,6 +140,15 @@ def test_forms_that_diffusers_cannot_open(tmp_path: Path, tiny_model: Path) -> N
     assert SanaVideoPipeline.from_pretrained(tmp_path / "LongLive.pth").vae is None
 
 
+def test_options_of_from_pretrained(tiny_model: Path, tmp_path: Path) -> None:
+    placed = SanaVideoPipeline.from_pretrained(tiny_model, device_map="cpu", text_encoder=None, tokenizer=None)
+    assert placed.transformer.device.type == "cpu"
+    with pytest.raises(ValueError, match=r"^prompt: without a text encoder give prompt_embeds"):
+        placed("the sea")
+    with pytest.raises(CheckpointError, match="nobody/nothing: "):
+        SanaVideoPipeline.from_pretrained("nobody/nothing", local_files_only=True, cache_dir=tmp_path)
+
+
 def test_what_is_no_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such folder"):
         SanaVideoPipeline.from_pretrained(tmp_path / "nothing")
