@@ -33,7 +33,10 @@ async def client(server: Server) -> AsyncIterator[Client]:
 
 async def test_model_and_streams(client: Client) -> None:
     assert (await client.model())["sizes"] == ["64x64"]
-    stream = await client.streams.create(prompt="the sea at night", seed=5)
+    asked = {"negative_prompt": "fog", "motion_score": 7, "guidance_scale": 1.0}
+    stream = await client.streams.create(prompt="the sea at night", seed=5, **asked)
+    assert {name: stream.info[name] for name in asked} == asked
+    assert len(stream.info["warnings"]) == 2
     assert stream.control_token is not None
     assert stream.id in [one["id"] for one in await client.streams.list()]
     assert (await stream.log()).splitlines()
