@@ -14,7 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from model.adapted import Adapter, AdapterSet, adapter_set
-from model.chain import ChainStream, ChainVAE, open_stream, stream_vae
+from model.chain import ChainStream, open_stream, stream_vae
+from model.chain_vae import ChainVAE
 from model.checkpoint import Checkpoint
 from model.image_start import first_latent
 from model.snapshot import Snapshot, pack, unpack

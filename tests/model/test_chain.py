@@ -13,7 +13,8 @@ from torch import Tensor
 
 from model import VideoStream
 from model.adapted import Adapter, Factors, adapter_set
-from model.chain import ChainStream, ChainVAE, advance
+from model.chain import ChainStream, advance
+from model.chain_vae import ChainVAE
 from model.checkpoint import Checkpoint, load_checkpoint
 from model.clip import Clip, ClipSpec, checked, maker_of
 from model.snapshot import pack, unpack
