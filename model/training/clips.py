@@ -18,6 +18,7 @@ from torch import Tensor
 from model.training.vae_parallel import VaeParallel
 
 HEIGHT, WIDTH, RATE_HZ = 144, 256, 16
+PORTRAIT_SHARE = 0.2  # of the transformer's clips, 144 wide and 256 high
 
 
 # How often a block of so many latent frames comes: three are what a stream takes, the rest is for steers and cuts.
@@ -61,7 +62,7 @@ def draw_lengths(kind: ClipKind, rng: random.Random) -> list[int]:
 
 
 def render_clips(
-    kind: ClipKind, count: int, generator: torch.Generator, device: torch.device
+    kind: ClipKind, count: int, generator: torch.Generator, device: torch.device, portrait: bool = False
 ) -> tuple[Tensor, list[list[str]], Tensor]:
     """Return pictures `(count, pictures, 3, height, width)` uint8, the captions in force, one a block, and the
     blocks' lengths `(count, blocks)` in latent frames."""
@@ -74,7 +75,8 @@ def render_clips(
         counts = [4 * drawn[0] - 3, *(4 * length for length in drawn[1:])]
         scripts += sample_scripts(1, kind.blocks, counts, rng, kind.change_probability, max_changes=kind.max_changes)
         lengths.append(drawn)
-    pictures = render(scripts, kind.pictures, height=HEIGHT, width=WIDTH, rate_hz=RATE_HZ, device=device)
+    height, width = (WIDTH, HEIGHT) if portrait else (HEIGHT, WIDTH)
+    pictures = render(scripts, kind.pictures, height=height, width=width, rate_hz=RATE_HZ, device=device)
     return pictures, [list(script.captions) for script in scripts], torch.tensor(lengths)
 
 
@@ -200,13 +202,14 @@ def latent_pool(
     share: float,
     seed: int,
     device: torch.device,
+    portrait: bool = False,
 ) -> Pool:
     """A pool of latents `(clips, z, frames, h, w)`, ids and masks `(clips, blocks, tokens)`, and the blocks' lengths
     `(clips, blocks)`, on the CPU."""
     generator = torch.Generator().manual_seed(seed)
 
     def make() -> tuple[Tensor, ...]:
-        pictures, captions, lengths = render_clips(kind, chunk, generator, device)
+        pictures, captions, lengths = render_clips(kind, chunk, generator, device, portrait)
         ids, mask = encoder.tokens([text for clip in captions for text in clip])
         shape = (chunk, kind.blocks, -1)
         return (

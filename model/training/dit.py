@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.training.clips import ClipKind, Encoder, Pool, latent_pool
+from model.training.clips import PORTRAIT_SHARE, ClipKind, Encoder, Pool, latent_pool
 from model.training.distill import Student, Teacher, Walks
 from model.training.flow import Batch, BlockFlow, Net
 from model.training.optim import Average, Optimisers, warm_flat_linear
@@ -70,10 +70,13 @@ STAGES = {
 ROWS = 800
 
 
-def build_transformer() -> Any:
-    """Return a fresh transformer of the starter's size, started near the identity."""
+def build_transformer(start: Path | None) -> Any:
+    """Return a transformer of the starter's size: that of the diffusers folder `start`, or a fresh one, started near
+    the identity."""
     from diffusers import SanaVideoTransformer3DModel
 
+    if start is not None:
+        return SanaVideoTransformer3DModel.from_pretrained(start, subfolder="transformer")
     net = SanaVideoTransformer3DModel(**CONFIG)
     initialise(net)
     return net
@@ -106,7 +109,7 @@ class Training:
         cuda = self.device.type == "cuda"
         torch._dynamo.config.cache_size_limit = 64
         torch.backends.cudnn.benchmark = True
-        self.net = Net(build_transformer(), Gemma2Model.from_pretrained(args.text / "text_encoder"), cuda)
+        self.net = Net(build_transformer(args.start), Gemma2Model.from_pretrained(args.text / "text_encoder"), cuda)
         self.net.to(self.device, torch.float32)
         self.step, self.steps_total, spent = 0, 0, 0.0
         self.average = Average(dict(self.net.named_parameters()), 0.997)
@@ -118,15 +121,20 @@ class Training:
         dtype = torch.bfloat16 if cuda else torch.float32
         encoder = load_encoder(args.vae, args.text, self.device, dtype, args.encoder_window)
         begin = time.monotonic()
-        start = max(args.pool_chunk, int(self.stage.start_clips * args.scale))
-        self.pool: Pool = latent_pool(
-            self.stage.kind, encoder, chunk=args.pool_chunk, capacity=args.pool, start=start, share=args.share,
-            seed=1000 + self.steps_total, device=self.device,
-        )  # fmt: skip
+        self.pools = [self._pool(encoder, portrait) for portrait in (False, True)]
         took = time.monotonic() - begin
-        rate = self.pool.made * self.stage.kind.pictures / took
-        say(f"dit: {self.pool.made} clips made in {took:.1f} s, {rate:.0f} pictures/s")
+        made = sum(pool.made for pool in self.pools)
+        say(f"dit: {made} clips made in {took:.1f} s, {made * self.stage.kind.pictures / took:.0f} pictures/s")
+        self._dice = random.Random(self.steps_total)
         self.clock = Clock(seconds, args.stage_seconds, spent)
+
+    def _pool(self, encoder: Encoder, portrait: bool) -> Pool:
+        args, part = self.args, PORTRAIT_SHARE if portrait else 1 - PORTRAIT_SHARE
+        return latent_pool(
+            self.stage.kind, encoder, chunk=args.pool_chunk, capacity=int(args.pool * part),
+            start=max(args.pool_chunk, int(self.stage.start_clips * args.scale * part)), share=args.share * part,
+            seed=1000 + self.steps_total + portrait, device=self.device, portrait=portrait,
+        )  # fmt: skip
 
     def _restore(self, state: dict[str, Any]) -> float:
         """Take over the weights; counts and spent seconds only when the stage is the same."""
@@ -165,8 +173,8 @@ class Training:
         (self.args.out / self.name / "dit.json").write_text(json.dumps(kept))
 
     def draw(self, clips: int) -> Batch:
-        """Return random clips of the pool."""
-        return Batch(*self.pool.draw(clips))
+        """Return random clips, all of them upright or none."""
+        return Batch(*self.pools[self._dice.random() < PORTRAIT_SHARE].draw(clips))
 
     def run(self) -> None:
         """Train until the clock is over, then save and export."""
@@ -188,9 +196,10 @@ class Training:
                 per_step = (now - shown[2]) / shown[0]
                 say(f"dit {self.name}: step {self.step} {now:.0f} s, loss {float(shown[1]) / shown[0]:.4f}, "
                     f"{per_step * 1e3:.0f} ms a step, {self._tflops() / per_step:.0f} TFLOP/s, rate {factor:.3f}, "
-                    f"clips {self.pool.made}")  # fmt: skip
+                    f"clips {sum(pool.made for pool in self.pools)}")  # fmt: skip
                 shown = [0.0, 0.0, now]
-            self.pool.refresh()
+            for pool in self.pools:
+                pool.refresh()
             if clock.elapsed > next_save:
                 self.save()
                 self.export()
@@ -206,16 +215,14 @@ class Training:
     def _flow_losses(self) -> Any:
         clips = max(1, int(self.stage.clips * self.args.scale))
         flow = BlockFlow(self.net, self.stage.copies, self.args.rows, self.device)
-        dice = random.Random(self.steps_total)
         while True:
-            yield flow.loss(self.draw(clips), dice.random() < self.stage.self_made)
+            yield flow.loss(self.draw(clips), self._dice.random() < self.stage.self_made)
 
     def _distill_losses(self) -> Any:
         args, copies = self.args, 2 if self.args.guidance != 1.0 else 1
         frozen = copy.deepcopy(self.net)
         frozen.load_state_dict(self._teacher_weights())
         frozen.requires_grad_(False)
-        self.net.text_encoder.requires_grad_(False)
         walkers = max(1, args.rows // (copies * self.stage.kind.frames))
         teacher = Teacher(frozen, args.passes, args.guidance, args.rows, self.device)
         clips = max(1, int(self.stage.clips * args.scale))
@@ -248,6 +255,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for weights")
     parser.add_argument("--vae", type=Path, required=True, help="folder with vae.json and its shards")
     parser.add_argument("--text", type=Path, required=True, help="folder with tokenizer/ and text_encoder/")
+    parser.add_argument("--start", type=Path, help="diffusers folder whose transformer to go on from")
     parser.add_argument("--seconds", default="400", help="limit of this piece, comma-separated, one a stage")
     parser.add_argument("--stage-seconds", type=float, help="planned length of all pieces of a single stage")
     parser.add_argument("--encoder-window", type=int, help="latent frames of the VAE's window, see clips.Encoder")

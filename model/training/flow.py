@@ -55,24 +55,27 @@ class RowText:
 
 
 class Net(nn.Module):
-    """Transformer and text encoder, trained together."""
+    """The transformer, which is trained, and the text encoder, which is not.
+
+    The encoder stays as its own training left it: a word that no caption has keeps its place beside its neighbours.
+    """
 
     def __init__(self, transformer: Any, text_encoder: Any, compiled: bool) -> None:
         super().__init__()
         self.transformer = transformer
-        self.text_encoder = text_encoder
+        self.text_encoder = text_encoder.requires_grad_(False)
         self.rows = RowsPass(transformer, compiled)
 
     def split_parameters(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Matrices inside blocks and encoder layers for Muon, everything else for AdamW."""
+        """Matrices inside the transformer's blocks for Muon, everything else of it for AdamW."""
         matrices: list[nn.Parameter] = []
         rest: list[nn.Parameter] = []
-        for name, parameter in self.named_parameters():
-            inner = "transformer_blocks" in name or "text_encoder.layers" in name
+        for name, parameter in self.transformer.named_parameters():
             matrix = parameter.dim() >= 2 and "table" not in name and "conv_depth" not in name
-            (matrices if inner and matrix else rest).append(parameter)
+            (matrices if "transformer_blocks" in name and matrix else rest).append(parameter)
         return matrices, rest
 
+    @torch.no_grad()
     def encode_text(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return encoder states `(captions + 1, tokens, width)` and masks; the last caption is the empty one.
 

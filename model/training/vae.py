@@ -26,17 +26,26 @@ CONFIG: dict[str, Any] = {
     "base_dim": 32, "decoder_base_dim": 24, "z_dim": 16, "dim_mult": [1, 2, 2], "num_res_blocks": 1,
     "temperal_downsample": [True, True], "is_residual": True, "in_channels": 12, "out_channels": 12, "patch_size": 2,
 }  # fmt: skip
-KL_WEIGHT = 1e-3
+KL_WEIGHT = 3e-4
 LATENT_NOISE = 0.05
 MUON_LR, ADAM_LR = 4e-3, 2e-3
 STATE = "vae.pt"
+STRANGE_SHARE = 0.2  # of the clips, shown in other colours and upside down, so that a photograph is not all news
 
 
-def build_vae() -> Any:
-    """Return a fresh `diffusers.AutoencoderKLWan` of the starter's size."""
+def build_vae(start: Path | None) -> Any:
+    """Return a `diffusers.AutoencoderKLWan` of the starter's size: that of the diffusers folder `start`, or fresh."""
     from diffusers import AutoencoderKLWan
 
-    return AutoencoderKLWan(**CONFIG)
+    if start is None:
+        return AutoencoderKLWan(**CONFIG)
+    return AutoencoderKLWan.from_pretrained(start, subfolder="vae", torch_dtype=torch.float32)
+
+
+def estranged(pictures: Tensor) -> Tensor:
+    """Return clips `(clips, 3, t, h, w)` of which some have their colours exchanged and stand on their heads."""
+    strange = torch.rand(len(pictures), 1, 1, 1, 1, device=pictures.device) < STRANGE_SHARE
+    return torch.where(strange, pictures[:, torch.randperm(3)].flip(-2), pictures)
 
 
 def picture_loss(decoded: Tensor, target: Tensor) -> Tensor:
@@ -121,19 +130,18 @@ def finish(
     vae.load_state_dict(kept)
 
 
-def train(
-    run: Path, out: Path, clock_args: tuple[float, float | None], clips: int, pictures: int, pool_clips: int
-) -> None:
-    """Train for a number of seconds, resuming what `run` holds."""
+def train(args: argparse.Namespace) -> None:
+    """Train for a number of seconds, resuming what `args.run` holds; arguments as `main` has them."""
+    run, out, pool_clips = args.run, args.out, args.pool
     device = pick_device()
     cuda = device.type == "cuda"
     dtype = torch.bfloat16 if cuda else torch.float32
     torch.backends.cudnn.benchmark = True
     torch._dynamo.config.cache_size_limit = 64  # one entry a shape
     torch.manual_seed(0)
-    vae = build_vae().to(device)
+    vae = build_vae(args.start).to(device)
     state = load_state(run / STATE, device)
-    optimisers = Optimisers(*split_parameters(vae), muon_lr=MUON_LR, adam_lr=ADAM_LR)
+    optimisers = Optimisers(*split_parameters(vae), muon_lr=args.rate * MUON_LR, adam_lr=args.rate * ADAM_LR)
     average = Average(dict(vae.named_parameters()), 0.998)
     step, spent = 0, 0.0
     if state is not None:
@@ -142,7 +150,7 @@ def train(
         step, spent = state["step"], state["spent"]
         average.tensors, average.steps = state["average"], step
     begin = time.monotonic()
-    frames = (pictures + 3) // 4
+    frames = (args.pictures + 3) // 4
     kind = ClipKind(max(1, frames // 3), frames, 0.18)
     pool = picture_pool(
         kind,
@@ -161,10 +169,10 @@ def train(
         saved = {"vae": vae.state_dict(), "optimisers": optimisers.state_dict(), "average": average.tensors}
         save_state(run / STATE, {**saved, "step": step, "spent": clock.spent})
 
-    clock = Clock(clock_args[0], clock_args[1], spent)
+    clock = Clock(args.seconds, args.stage_seconds, spent)
     start_step, next_save = step, 90.0
     while not clock.over:
-        batch = to_unit(pool.draw(clips)[0], dtype).contiguous(memory_format=torch.channels_last_3d)
+        batch = estranged(to_unit(pool.draw(args.clips)[0], dtype)).contiguous(memory_format=torch.channels_last_3d)
         loss, fidelity, kl = training_loss(parallel, batch, compare)
         loss.backward()
         norm = optimisers.step(warm_flat_linear(step, clock.progress, warm_steps=150, flat_until=0.35, end=0.02))
@@ -187,6 +195,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="folder of the resumable state")
     parser.add_argument("--out", type=Path, required=True, help="folder for weights and pictures")
+    parser.add_argument("--start", type=Path, help="diffusers folder whose VAE to go on from")
+    parser.add_argument(
+        "--rate", type=float, default=1.0, help="factor of the learning rates; .4 to go on from --start"
+    )
     parser.add_argument("--seconds", type=float, default=330.0, help="limit of this piece")
     parser.add_argument("--stage-seconds", type=float, help="planned length of all pieces; default: this one's end")
     parser.add_argument("--clips", type=int, default=4, help="clips a step")
@@ -194,7 +206,7 @@ def main() -> None:
     parser.add_argument("--pool", type=int, default=1536, help="clips kept to draw from")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    train(args.run, args.out, (args.seconds, args.stage_seconds), args.clips, args.pictures, args.pool)
+    train(args)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from model.training.world.heldout import held_out
 
 # Weights of the values; those that are hard to learn come more often.
 _WEIGHTS: dict[str, dict[str, float]] = {
-    "weather": {"clear": 2.0},
-    "subject": {"none": 0.7, "birds": 1.3},
+    "weather": {"clear": 2.0, "rain": 1.2},
+    "subject": {"none": 0.6, "birds": 1.7, "whale": 1.4, "dragon": 1.6, "ufo": 1.2},
     "camera": {"still": 1.0, "drift left": 1.0, "drift right": 1.0},
 }
 _CHANGE_WEIGHTS = {"scene": 1.2, "time of day": 1.2, "weather": 1.2, "subject": 2.0, "colour": 0.9, "camera": 0.6}
