@@ -103,7 +103,7 @@ def run(link: Link, options: argparse.Namespace) -> int:
     from model.weights import Kind
     from streamer.engine import worker_loras
     from streamer.engine.worker_loop import WorkerLoop
-    from streamer.engine.worker_stream import Models
+    from streamer.engine.worker_models import Models
     from streamer.engine.worker_warmup import warm_up
 
     link.send(Progress(fraction=0.5, what=f"loading {name}"))

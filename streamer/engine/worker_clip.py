@@ -16,7 +16,7 @@ from model.positions import first_picture, latent_of
 from model.weights import Kind
 from streamer.engine.protocol import ClipDone, ClipInfo, ClipPictures, ClipProgress, Message, OpenClip, Steer
 from streamer.engine.scheduler import Costs, Unit
-from streamer.engine.worker_stream import Models, StreamError
+from streamer.engine.worker_models import Models, StreamError
 
 MAX_CLIP_S = 60.0
 """A checkpoint that streams would go on for ever; a job must end."""

@@ -33,7 +33,8 @@ from streamer.engine.protocol import (
 )
 from streamer.engine.scheduler import Costs, Decode, Passes, Prime, Unit, account, next_job
 from streamer.engine.worker_clip import WorkerClip
-from streamer.engine.worker_stream import Models, StreamError, WorkerStream, first_steer
+from streamer.engine.worker_models import Models, StreamError
+from streamer.engine.worker_stream import WorkerStream, first_steer
 from streamer.engine.worker_warmup import synchronize
 
 logger = logging.getLogger(__name__)

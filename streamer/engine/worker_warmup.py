@@ -12,7 +12,8 @@ import torch
 
 from model.chain import advance
 from streamer.engine.protocol import Steer, Timings
-from streamer.engine.worker_stream import KEPT_EXTRA_LATENTS, Models
+from streamer.engine.worker_models import Models
+from streamer.engine.worker_stream import KEPT_EXTRA_LATENTS
 
 BUCKETS = (2, 4, 8)
 FREE_BUCKET = 1.25

@@ -15,7 +15,8 @@ from model.chain import advance
 from model.checkpoint import load_checkpoint
 from model.weights import Kind
 from streamer.engine.protocol import Credit, Open, Pictures, Reschedule, Steer
-from streamer.engine.worker_stream import Models, StreamError, WorkerStream
+from streamer.engine.worker_models import Models, StreamError
+from streamer.engine.worker_stream import WorkerStream
 from streamer.engine.worker_warmup import warm_up
 
 SEA, NIGHT = Steer(at_latent=0, prompt="the sea"), Steer(at_latent=5, prompt="snowy mountains at night")

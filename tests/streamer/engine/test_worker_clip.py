@@ -36,7 +36,7 @@ from streamer.engine.protocol import (
 from streamer.engine.scheduler import Costs
 from streamer.engine.worker_clip import UnitTimes, WorkerClip, clip_info
 from streamer.engine.worker_loop import WorkerLoop
-from streamer.engine.worker_stream import Models
+from streamer.engine.worker_models import Models
 
 FRAMES = 10
 

@@ -9,7 +9,8 @@ from tiny import save_tiny_model
 from model.checkpoint import load_checkpoint
 from model.stream import advance
 from streamer.engine.protocol import Credit, Denoised, Open, Reschedule, Steer
-from streamer.engine.worker_stream import Models, StreamError, WorkerStream
+from streamer.engine.worker_models import Models, StreamError
+from streamer.engine.worker_stream import WorkerStream
 
 AT_0 = Steer(at_latent=0, prompt="a red sailboat on the sea")
 

@@ -25,7 +25,8 @@ from streamer.engine.protocol import (
     ToWorker,
 )
 from streamer.engine.worker_loop import WorkerLoop
-from streamer.engine.worker_stream import Models, WorkerStream
+from streamer.engine.worker_models import Models
+from streamer.engine.worker_stream import WorkerStream
 
 INFO = ModelInfo(
     name="tiny",
