@@ -1,11 +1,11 @@
 """What the starter costs on the CPU: alone against diffusers classes in the same loop, then served to a viewer.
 
-    python -m benchmarks.cpu [--model model/starter] [--threads 2] [--rounds 12] [--seconds 20]
+    python -m benchmarks.cpu [--model model/starter] [--threads 2] [--rounds 12] [--seconds 20] [--quantize int8]
 
 First table: a block is a commit and its denoising passes, then its latent frames decoded one by one. Both sides run
 the same number of passes over the same shapes with the same weights; diffusers' classes carry no state between blocks
 and make floats, ours carry it and make I420 bytes. The sides take turns, block by block, so that a busy machine is
-unfair to neither; medians and minima are over the rounds.
+unfair to neither; medians and minima are over the rounds. `--quantize` adds ours with a scheme of `model.quantize`.
 
 Second table: `streamer serve` with one WebSocket viewer, processor time of all its processes over wall time.
 """
@@ -16,7 +16,7 @@ import argparse
 import asyncio
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
@@ -38,19 +38,23 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=20.0, help="length of the served part, 0 to leave it out")
+    parser.add_argument("--quantize", nargs="*", default=[], metavar="SCHEME", help="int8, int8-dynamic, fp8")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.set_grad_enabled(False)
-    alone(options.model, getattr(torch, options.dtype), options.rounds)
+    alone(options.model, getattr(torch, options.dtype), options.rounds, options.quantize)
     if options.seconds > 0:
         asyncio.run(served(options.model, options.seconds))
 
 
-def alone(folder: Path, dtype: torch.dtype, rounds: int) -> None:
-    """Print milliseconds a picture of both sides, and their ratio."""
+def alone(folder: Path, dtype: torch.dtype, rounds: int, schemes: Sequence[str] = ()) -> None:
+    """Print milliseconds a picture of all sides, and the ratio of the first two."""
     checkpoint = load_checkpoint(folder, "cpu", dtype)
     pictures = checkpoint.vae.temporal_factor * checkpoint.config.block
     sides = {"diffusers' classes": diffusers_block(folder, dtype, checkpoint), "ours": our_block(checkpoint)}
+    for scheme in schemes:
+        smaller = load_checkpoint(folder, "cpu", dtype, quantize={"transformer": scheme})
+        sides[f"ours, {scheme}"] = our_block(smaller)
     times: dict[str, list[list[float]]] = {name: [] for name in sides}
     for run in range(rounds + 1):
         for name, block in sides.items():
@@ -66,7 +70,7 @@ def alone(folder: Path, dtype: torch.dtype, rounds: int) -> None:
         columns = list(zip(*rows, strict=True))
         cells = "".join(f"{f'{statistics.median(c):.1f} ({min(c):.1f})':>16}" for c in columns)
         print(f"{name:<28}{cells}{1e3 / statistics.median(columns[-1]):>12.1f}")
-    slow, fast = (statistics.median([row[-1] for row in rows]) for rows in times.values())
+    slow, fast, *_ = (statistics.median([row[-1] for row in rows]) for rows in times.values())
     print(f"ratio {slow / fast:.2f}")
 
 
