@@ -1,7 +1,7 @@
 """Where the parts of a checkpoint run, and in which dtype.
 
 The rules are those of diffusers' documentation: the transformer in bfloat16 or float16, the VAE and the text encoder
-in bfloat16 or float32 (Gemma-2 and the Wan VAE leave float16's range), and float32 anywhere.
+in bfloat16 or float32 (Gemma-2 leaves float16's range), and float32 anywhere.
 """
 
 from __future__ import annotations
