@@ -10,7 +10,7 @@ import msgspec
 
 from streamer.engine.protocol import Message
 
-MAX_MESSAGE_BYTES = 512 << 20
+MAX_MESSAGE_BYTES = 1 << 30
 _LENGTH = struct.Struct(">I")
 M = TypeVar("M")
 
