@@ -46,6 +46,8 @@ def stream_settings(passes: int) -> dict[str, Any]:
         "rate_hz": RATE_HZ,
         "block_latent_frames": sorted(LENGTH_WEIGHTS, key=LENGTH_WEIGHTS.__getitem__, reverse=True),
         "first_block_latent_frames": BLOCK_FRAMES,
+        "steer_block_latent_frames": 2,
+        "cut_blocks": True,
         "sampler": "euler",
         "timesteps": timesteps(passes),
         "shift": SHIFT,
