@@ -15,7 +15,10 @@ FILE = "results.json"
 
 @dataclass
 class Results:
-    """Tables and seconds of each part so far; `folder` is where they go at every change."""
+    """Tables and seconds of each part so far; `folder` is where they go at every change.
+
+    What the folder holds of other parts, for the same weights and size, is kept.
+    """
 
     folder: Path
     about: dict[str, Any]
@@ -23,14 +26,28 @@ class Results:
     seconds: dict[str, float] = field(default_factory=dict)
     sheets: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        try:
+            before = read(self.folder)
+        except (OSError, ValueError):
+            return
+        if all(before["about"].get(key) == self.about.get(key) for key in ("weights", "size")):
+            self.tables, self.seconds, self.sheets = before["tables"], before["seconds"], before["sheets"]
+
     def add(self, part: str, tables: list[Table], sheet: Sheet, seconds: float) -> None:
         """Take a part's tables and sheet, and write."""
-        self.tables += [table.to_dict() for table in tables]
+        self._forget(part)
+        self.tables += [{"part": part, **table.to_dict()} for table in tables]
         self.seconds[part] = round(seconds, 1)
         if sheet.cells:
             sheet.save(self.folder / f"{part}.jpg")
             self.sheets.append(f"{part}.jpg")
         self.write()
+
+    def _forget(self, part: str) -> None:
+        self.tables = [table for table in self.tables if table["part"] != part]
+        self.sheets = [name for name in self.sheets if name != f"{part}.jpg"]
+        self.seconds.pop(part, None)
 
     def write(self) -> None:
         """Write results.json, whole or not at all."""
@@ -44,6 +61,8 @@ class Results:
         """Take in what a run beside this one left in its folder, and remove that."""
         if (other / FILE).is_file():
             content = read(other)
+            for part in content["seconds"]:
+                self._forget(part)
             self.tables += content["tables"]
             self.seconds |= content["seconds"]
             for name in content["sheets"]:

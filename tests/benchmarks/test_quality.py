@@ -223,6 +223,10 @@ def test_results_are_on_disk_part_by_part_and_make_a_card(tmp_path: Path) -> Non
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adherence.jpg", "endurance.jpg", "results.json"]
     content = read(tmp_path)
     assert content["seconds"] == {"adherence": 1.0, "endurance": 2.0}
+    again = Results(tmp_path, about)
+    again.add("adherence", [adherence], sheet, 3.0)
+    assert [table["name"] for table in read(tmp_path)["tables"]] == ["endurance scores", "adherence"]
+    assert Results(tmp_path, about | {"weights": "other"}).tables == []
     text = card.markdown(content)
     assert "2 prompts: attributes recognised | 95% (least: scene 95%) | ≥ 90 |" in text
     assert "58% (least: scene 50%) | ≥ 75 (not met) |" in text
