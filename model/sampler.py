@@ -14,8 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-SamplerName = Literal["renoise", "euler"]
-SAMPLERS: tuple[SamplerName, ...] = ("renoise", "euler")
+SamplerName = Literal["renoise", "euler", "adams-bashforth"]
+SAMPLERS: tuple[SamplerName, ...] = ("renoise", "euler", "adams-bashforth")
 TABLE_STEPS = 1000
 
 
@@ -98,3 +98,16 @@ def renoise(x0: Tensor, noise: Tensor, sigma: float) -> Tensor:
 def euler(x: Tensor, flow: Tensor, sigma: float, next_sigma: float) -> Tensor:
     """One Euler step of the flow from sigma to next_sigma, both tensors float32."""
     return torch.add(x, flow, alpha=next_sigma - sigma)
+
+
+def adams_bashforth(
+    x: Tensor, flow: Tensor, before: Tensor, sigma_before: float, sigma: float, next_sigma: float
+) -> Tensor:
+    """One second-order step of the flow from sigma to next_sigma, all tensors float32.
+
+    `before` is the flow found at the pass before, at `sigma_before`. The flow is taken to go on changing as it did,
+    and its value in the middle of the interval is used (Adams-Bashforth of two steps, uneven ones). It costs no pass
+    and, with few passes, saves much of the detail that Euler steps average away.
+    """
+    half = 0.5 * (sigma - next_sigma) / (sigma_before - sigma)
+    return torch.add(x, torch.lerp(before, flow, 1 + half), alpha=next_sigma - sigma)

@@ -19,7 +19,17 @@ from model.adapted import NO_ADAPTERS, Adapter, AdapterSet, adapter_set
 from model.noise import Noise, block_noise
 from model.passes import Guidance, Row, Text, run_rows
 from model.precision import REFERENCE_BLOCKS, Precision, PrecisionError, rounded, rounded_dtype
-from model.sampler import Commit, Denoise, SamplerName, Step, block_steps, clean_estimate, euler, renoise
+from model.sampler import (
+    Commit,
+    Denoise,
+    SamplerName,
+    Step,
+    adams_bashforth,
+    block_steps,
+    clean_estimate,
+    euler,
+    renoise,
+)
 from model.snapshot import FORMAT, REQUIRED, Snapshot
 from model.state import StateLayout, StatePool, layout_of
 from model.stream_config import StreamConfig
@@ -72,7 +82,7 @@ class LatentStream(Iterator[Tensor]):
             the next block not yet begun shall have.
         timesteps: of the denoising passes, falling; first_timesteps: those of the first block.
         shift: of the sigma table.
-        sampler: "renoise" or "euler".
+        sampler: "renoise", "euler" or "adams-bashforth".
         window, sink, decay: what the state remembers, see `model.state`.
         precision: "precise" or "reference", see `model.precision`.
         recache: commit the last block before a steer under the new text, as LongSANA does.
@@ -167,6 +177,7 @@ class LatentStream(Iterator[Tensor]):
         self._steps: deque[Step] = deque()
         self._latents: Tensor | None = None
         self._clean: Tensor | None = None
+        self._flow_before: tuple[Tensor, float] | None = None  # of the pass before, with its sigma
 
     # -- where it stands ---------------------------------------------------------------------------------------
 
@@ -391,6 +402,7 @@ class LatentStream(Iterator[Tensor]):
         steps = block_steps(self._next_timesteps, self.config.shift, commit=commit, rounded_to=self._rounding)
         self._steps.extend(steps)
         self._latents = self._draw(frames, 0)
+        self._flow_before = None
 
     def _draw(self, frames: int, pass_: int) -> Tensor:
         source = self.seed if self._noise is None else self._noise
@@ -432,8 +444,8 @@ class LatentStream(Iterator[Tensor]):
         if len(flows) == 2:
             aside = flows[1].float()
             flow = aside + self._guidance.scale * (flow - aside)
-        if self.config.sampler == "euler":
-            self._latents = euler(self._latents, flow, step.sigma, step.next_sigma)
+        if self.config.sampler != "renoise":
+            self._latents = self._integrate(self._latents, flow, step)
         else:
             self._latents = rounded(clean_estimate(self._latents, flow, step.sigma), self._rounding)
             if self._steps:
@@ -442,6 +454,12 @@ class LatentStream(Iterator[Tensor]):
         if self.on_pass is not None:
             self._latents = self.on_pass(step, self._latents)
         return None if self._steps else self._end_block()
+
+    def _integrate(self, latents: Tensor, flow: Tensor, step: Denoise) -> Tensor:
+        before, self._flow_before = self._flow_before, (flow, step.sigma)
+        if self.config.sampler == "euler" or before is None:
+            return euler(latents, flow, step.sigma, step.next_sigma)
+        return adams_bashforth(latents, flow, *before, step.sigma, step.next_sigma)
 
     def _end_block(self) -> Tensor:
         assert self._latents is not None

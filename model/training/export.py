@@ -34,8 +34,8 @@ def first_timesteps(passes: int) -> list[int]:
     return [round(1000 * sigmas[i]) for i in opening_points(passes)[:-1]]
 
 
-def stream_settings(passes: int) -> dict[str, Any]:
-    """Return the content of `stream.json`."""
+def stream_settings(passes: int, distilled: bool) -> dict[str, Any]:
+    """Return the content of `stream.json`: what was distilled wants Euler's steps, what was not a higher order."""
     from model.training.world import lexicon, vocabulary
 
     return {
@@ -48,7 +48,7 @@ def stream_settings(passes: int) -> dict[str, Any]:
         "first_block_latent_frames": BLOCK_FRAMES,
         "steer_block_latent_frames": 2,
         "cut_blocks": True,
-        "sampler": "euler",
+        "sampler": "euler" if distilled else "adams-bashforth",
         "timesteps": timesteps(passes),
         "shift": SHIFT,
         "first_block_timesteps": first_timesteps(passes),
@@ -100,7 +100,11 @@ def export(vae_folder: Path, dit_folder: Path, text_folder: Path, to: Path, pass
     """
     with torch.no_grad():
         build_pipeline(vae_folder, dit_folder, text_folder).save_pretrained(to)
-    settings = json.dumps(stream_settings(passes), indent=1, ensure_ascii=False)
+    settings = json.dumps(
+        stream_settings(passes, json.loads((dit_folder / "dit.json").read_text())["stage"] == "distill"),
+        indent=1,
+        ensure_ascii=False,
+    )
     (to / "stream.json").write_text(settings + "\n", encoding="utf-8")
     size = sum(file.stat().st_size for file in to.rglob("*") if file.is_file())
     say(f"export: {to}, {size / 2**20:.1f} MiB")

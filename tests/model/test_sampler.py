@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from model.sampler import Commit, Denoise, block_steps, clean_estimate, euler, renoise, sigma_of, sigma_table
+from model.sampler import (
+    Commit,
+    Denoise,
+    adams_bashforth,
+    block_steps,
+    clean_estimate,
+    euler,
+    renoise,
+    sigma_of,
+    sigma_table,
+)
 
 
 @pytest.mark.parametrize(
@@ -41,3 +51,15 @@ def test_one_pass_with_the_true_flow_finds_the_clean_latents() -> None:
     assert torch.allclose(clean_estimate(noisy, flow, 0.7), clean, atol=1e-6)
     assert torch.allclose(euler(noisy, flow, 0.7, 0.0), clean, atol=1e-6)
     assert torch.allclose(euler(noisy, flow, 0.7, 0.2), renoise(clean, noise, 0.2), atol=1e-6)
+
+
+def test_adams_bashforth_is_exact_where_the_flow_changes_evenly() -> None:
+    """dx/dsigma = a + b sigma, so x = a sigma + b sigma^2 / 2 + c."""
+    a, b, c = torch.randn(3, 1, 4, 2, 3, 3, generator=torch.Generator().manual_seed(0))
+
+    def x(sigma: float) -> torch.Tensor:
+        return a * sigma + b * sigma**2 / 2 + c
+
+    found = adams_bashforth(x(0.7), a + b * 0.7, a + b * 0.9, 0.9, 0.7, 0.1)
+    assert torch.allclose(found, x(0.1), atol=1e-6)
+    assert not torch.allclose(euler(x(0.7), a + b * 0.7, 0.7, 0.1), x(0.1), atol=1e-2)

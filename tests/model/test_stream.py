@@ -10,6 +10,7 @@ import torch
 from reference import AuthorsLoop, Own, block_pass, make_nets, make_noise, make_text
 from torch import Tensor
 
+from model.sampler import sigma_of
 from model.snapshot import pack, unpack
 from model.state import StatePool
 from model.stream import LatentStream, advance, new_pool
@@ -171,6 +172,28 @@ def test_euler_integrates_the_flow() -> None:
         flow = theirs(x, text[0], torch.tensor([float(t)]), encoder_attention_mask=mask).sample
         x = x + (then - now) * flow
     assert float((next(stream) - x).abs().max()) < 2e-5
+
+
+def test_adams_bashforth_begins_each_block_with_an_euler_step() -> None:
+    _, net = make_nets()
+    text, times = make_text(1), (1000, 750)
+    stream = make_stream(net, text, sampler="adams-bashforth", timesteps=times, shift=3.0)
+    next(stream)
+    flows: list[Tensor] = []
+    start = stream.snapshot()
+    finish = stream._finish
+
+    def finish_and_keep(given: list[Tensor]) -> Tensor | None:
+        flows.append(given[0])
+        return finish(given)
+
+    stream._finish = finish_and_keep  # type: ignore[method-assign]
+    block = next(stream)
+    x = torch.stack([make_noise(5, 4, H, W)(f, 0) for f in range(start["next_frame"], stream.next_frame)], 1)[None]
+    _, first, second = flows  # the commit's comes first
+    sigma = sigma_of(750, 3.0)
+    middle = second + (second - first) * (sigma / 2) / (1 - sigma)
+    assert torch.allclose(block, x - (1 - sigma) * first - sigma * middle, atol=1e-5)
 
 
 def test_guidance_mixes_two_rows_with_states_of_their_own() -> None:
