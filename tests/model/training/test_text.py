@@ -53,12 +53,12 @@ def test_training_learns_saves_and_loads(small: None, tmp_path: Path) -> None:
     told = [text.sample_caption(random.Random(i)) for i in range(60)]
     before = sum(run.namer.accuracy(told).values())
     embeddings = run.encoder.get_input_embeddings().weight.clone()
-    for _ in range(30):
+    for _ in range(90):
         run.step()
     run.finish()
     assert torch.equal(embeddings, run.encoder.get_input_embeddings().weight)
     after = run.namer.accuracy(told)
-    assert sum(after.values()) > before + 0.2
+    assert sum(after.values()) > before + 0.3
     run.save(tmp_path / "out")
     again = text.Namer.load(tmp_path / "out").accuracy(told)
     assert again == pytest.approx(after, abs=0.05)
