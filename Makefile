@@ -12,7 +12,7 @@ serve: $(VENV)/.serve
 
 test: $(VENV)/.dev
 	.ci/browser
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -3,7 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from tiny import save_tiny_model
+
+# `make test` runs two processes on two cores: more threads in each would only wait for one another.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
