@@ -28,12 +28,12 @@ from torch import Tensor
 from model.adapted import NO_ADAPTERS, Adapter, AdapterSet
 from model.chain_vae import ChainVAE
 from model.checkpoint import Checkpoint
+from model.conditioning import Conditioning, given_latent
 from model.denoise import WholeClip
-from model.passes import Guidance, Text
 from model.schedule import clip_scheduler
-from model.snapshot import FORMAT, REQUIRED, Snapshot
+from model.snapshot import Snapshot
 from model.state import StatePool
-from model.stream import LatentStream, loras_of
+from model.stream import LatentStream
 from model.stream import advance as advance_latents
 from model.stream_config import StreamConfig
 from model.transformer import SanaVideoTransformer3DModel
@@ -84,12 +84,16 @@ class ChainStream(Iterator[Tensor]):
         self.transformer, self._vae, self._scheduler = transformer, vae, scheduler
         self.height, self.width, self.config, self.seed = height, width, config, seed
         self.block = config.block
-        scale = config.guidance_scale if guidance_scale is None else guidance_scale
-        self._adapters = {} if adapters is None else adapters
-        self._text = self._encode(text, text_mask, loras)
-        negative = None if negative_text is None else self._encode(negative_text, negative_mask, loras)
-        self._guidance = Guidance(scale, negative)
-        self._pending: tuple[Text, Guidance] | None = None
+        self._told = Conditioning(
+            transformer,
+            text=text,
+            text_mask=text_mask,
+            guidance_scale=config.guidance_scale if guidance_scale is None else guidance_scale,
+            negative_text=negative_text,
+            negative_mask=negative_mask,
+            loras=loras,
+            adapters=adapters,
+        )
         self._start = None if image is None else self._checked(image)
         self._given: Tensor | None = None  # of the clip under way
         self._clip: WholeClip | None = None
@@ -97,15 +101,8 @@ class ChainStream(Iterator[Tensor]):
         self._next_frame = self._block_index = 0
         self._released = False
 
-    def _encode(self, embeds: Tensor, mask: Tensor | None, loras: AdapterSet) -> Text:
-        self._adapters.update({adapter.sha256: adapter for adapter, _ in loras.members})
-        return Text.of(self.transformer, embeds, mask, loras)
-
     def _checked(self, image: Tensor) -> Tensor:
-        expected = (1, self._vae.channels, 1, self.height, self.width)
-        if tuple(image.shape) != expected:
-            raise ValueError(f"image must be a latent {expected}, not {tuple(image.shape)}")
-        return image.detach().to(self.transformer.device, torch.float32, copy=True)
+        return given_latent(image, self._vae.channels, self.height, self.width, self.transformer.device)
 
     # -- where it stands ---------------------------------------------------------------------------------------
 
@@ -157,15 +154,14 @@ class ChainStream(Iterator[Tensor]):
         Raises:
             ValueError: guidance without a negative text.
         """
-        text_before, before = self._pending or (self._text, self._guidance)
-        loras = text_before.loras if loras is None else loras
-        negative = before.negative
-        if negative_text is not None:
-            negative = self._encode(negative_text, negative_mask, loras)
-        elif negative is not None and negative.loras != loras:
-            negative = self._encode(negative.embeds, negative.mask, loras)
-        scale = before.scale if guidance_scale is None else guidance_scale
-        self._pending = (self._encode(text, text_mask, loras), Guidance(scale, negative))
+        self._told.steer(
+            text,
+            text_mask,
+            guidance_scale=guidance_scale,
+            negative_text=negative_text,
+            negative_mask=negative_mask,
+            loras=loras,
+        )
 
     # -- snapshots ---------------------------------------------------------------------------------------------
 
@@ -177,24 +173,11 @@ class ChainStream(Iterator[Tensor]):
         """
         if not self.at_boundary:
             raise RuntimeError("a snapshot is taken between clips")
-        negative = self._guidance.negative
-        tensors = {
-            "text": self._text.embeds,
-            "text_mask": self._text.mask,
-            "negative_text": None if negative is None else negative.embeds,
-            "negative_mask": None if negative is None else negative.mask,
-            "clean": self._clean,
-            "image": self._start,
-        }
-        plain = {
-            "format": FORMAT,
-            "next_frame": self._next_frame,
-            "block_index": self._block_index,
-            "seed": self.seed,
-            "guidance_scale": self._guidance.scale,
-            "loras": self._text.loras.plain(),
-        }
-        return plain | {name: value.clone() for name, value in tensors.items() if value is not None}
+        plain = {"next_frame": self._next_frame, "block_index": self._block_index, "seed": self.seed}
+        held = {"clean": self._clean, "image": self._start}
+        return (
+            self._told.snapshot() | plain | {name: value.clone() for name, value in held.items() if value is not None}
+        )
 
     def restore(self, snapshot: Snapshot) -> None:
         """Stand where a snapshot of this or a like stream was taken; drops the clip under way and a waiting steer.
@@ -202,20 +185,14 @@ class ChainStream(Iterator[Tensor]):
         Raises:
             ValueError: a snapshot of another format or another kind of stream; the stream stays as it was.
         """
-        if snapshot.get("format") != FORMAT or not snapshot.keys() >= REQUIRED:
-            raise ValueError("not a snapshot of a known format")
+        text, guidance = self._told.read(snapshot)
         clean, image = snapshot.get("clean"), snapshot.get("image")
         expected = (2 * self._vae.channels, self.height, self.width)
         if clean is not None and (clean.shape[1], *clean.shape[3:]) != expected:
             raise ValueError(f"the snapshot's latents are {tuple(clean.shape)}")
-        loras = loras_of(snapshot, self._adapters)
-        negative = snapshot.get("negative_text")
-        if negative is not None:
-            negative = self._encode(negative, snapshot.get("negative_mask"), loras)
-        guidance = Guidance(snapshot["guidance_scale"], negative)
-        text = self._encode(snapshot["text"], snapshot.get("text_mask"), loras)
         start = None if image is None else self._checked(image)
-        self._text, self._guidance, self._pending, self._start = text, guidance, None, start
+        self._told.put(text, guidance)
+        self._start = start
         self._clean = None if clean is None else clean.to(self.transformer.device, copy=True)
         self._next_frame, self._block_index = snapshot["next_frame"], snapshot["block_index"]
         self.seed = snapshot["seed"]
@@ -258,14 +235,14 @@ class ChainStream(Iterator[Tensor]):
 
     def _begin(self) -> None:
         """Start the next clip: the steer takes effect, the picture before becomes its first latent frame."""
-        if self._pending is not None:
-            (self._text, self._guidance), self._pending = self._pending, None
+        self._told.take()
+        text, guidance = self._told.text, self._told.guidance
         self._given = None if self._clean is None else self._link(self._clean)
         self._clip = WholeClip(
             self._scheduler,
-            text=self._text,
-            negative=self._guidance.negative if self._guidance.scale > 1 else None,
-            guidance_scale=self._guidance.scale,
+            text=text,
+            negative=guidance.negative if guidance.scale > 1 else None,
+            guidance_scale=guidance.scale,
             steps=len(self.config.timesteps),
             shape=(self.next_block + (self._given is not None), self.height, self.width),
             seed=(self.seed + self._block_index) % 2**64,

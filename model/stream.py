@@ -7,7 +7,7 @@ may stand at different denoising steps, positions and prompts; iterating one str
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.adapted import NO_ADAPTERS, Adapter, AdapterSet, adapter_set
+from model.adapted import NO_ADAPTERS, Adapter, AdapterSet
+from model.conditioning import Conditioning, given_latent
 from model.noise import Noise, block_noise
-from model.passes import Guidance, Row, Text, run_rows
+from model.passes import Row, run_rows
 from model.precision import REFERENCE_BLOCKS, Precision, PrecisionError, rounded, rounded_dtype
 from model.sampler import (
     Commit,
@@ -30,7 +31,7 @@ from model.sampler import (
     euler,
     renoise,
 )
-from model.snapshot import FORMAT, REQUIRED, Snapshot
+from model.snapshot import Snapshot
 from model.state import StateLayout, StatePool, layout_of
 from model.stream_config import StreamConfig
 from model.transformer import SanaVideoTransformer3DModel
@@ -164,14 +165,19 @@ class LatentStream(Iterator[Tensor]):
         if self.pool.layout != layout:
             raise ValueError(f"the pool is for {self.pool.layout}, the stream needs {layout}")
 
-        self._adapters = {} if adapters is None else adapters
-        self._text = self._encode(text, text_mask, loras)
-        negative = None if negative_text is None else self._encode(negative_text, negative_mask, loras)
-        self._guidance = Guidance(config.guidance_scale, negative)
+        self._told = Conditioning(
+            transformer,
+            text=text,
+            text_mask=text_mask,
+            guidance_scale=config.guidance_scale,
+            negative_text=negative_text,
+            negative_mask=negative_mask,
+            loras=loras,
+            adapters=adapters,
+        )
         self._image = None if image is None else self._given(image)
-        self._pending: tuple[Text, Guidance] | None = None
-        self._commit_text = self._text
-        self._slots = [self.pool.acquire() for _ in range(self._guidance.rows)]
+        self._commit_text = self._told.text
+        self._slots = [self.pool.acquire() for _ in range(self._told.guidance.rows)]
         self._next_frame = first_frame
         self._block_index = 0
         self._steps: deque[Step] = deque()
@@ -249,25 +255,18 @@ class LatentStream(Iterator[Tensor]):
         Raises:
             ValueError: guidance without a negative text.
         """
-        text_before, before = self._pending or (self._text, self._guidance)
-        loras = text_before.loras if loras is None else loras
-        negative = before.negative
-        if negative_text is not None:
-            negative = self._encode(negative_text, negative_mask, loras)
-        elif negative is not None and negative.loras != loras:
-            negative = self._encode(negative.embeds, negative.mask, loras)
-        scale = before.scale if guidance_scale is None else guidance_scale
-        self._pending = (self._encode(text, text_mask, loras), Guidance(scale, negative))
+        self._told.steer(
+            text,
+            text_mask,
+            guidance_scale=guidance_scale,
+            negative_text=negative_text,
+            negative_mask=negative_mask,
+            loras=loras,
+        )
 
     def _given(self, image: Tensor) -> Tensor:
-        expected = (1, self.transformer.config.in_channels, 1, self.height, self.width)
-        if tuple(image.shape) != expected:
-            raise ValueError(f"image must be a latent {expected}, not {tuple(image.shape)}")
-        return image.detach().to(self.transformer.device, torch.float32, copy=True)
-
-    def _encode(self, embeds: Tensor, mask: Tensor | None, loras: AdapterSet) -> Text:
-        self._adapters.update({adapter.sha256: adapter for adapter, _ in loras.members})
-        return Text.of(self.transformer, embeds, mask, loras)
+        channels = self.transformer.config.in_channels
+        return given_latent(image, channels, self.height, self.width, self.transformer.device)
 
     def cut(self, frames: int) -> None:
         """Keep only the first `frames` latent frames of the last block; the next block begins right after them.
@@ -297,24 +296,10 @@ class LatentStream(Iterator[Tensor]):
         """
         if not self.at_boundary:
             raise RuntimeError("a snapshot is taken between blocks")
-        content: Snapshot = {
-            "format": FORMAT,
-            "next_frame": self._next_frame,
-            "block_index": self._block_index,
-            "seed": self.seed,
-            "guidance_scale": self._guidance.scale,
-            "text": self._text.embeds.clone(),
-            "loras": self._text.loras.plain(),
-        }
-        negative = self._guidance.negative
-        optional = {
-            "text_mask": self._text.mask,
-            "negative_text": None if negative is None else negative.embeds,
-            "negative_mask": None if negative is None else negative.mask,
-            "clean": self._clean,
-            "image": self._image,
-        }
-        content.update({name: value.clone() for name, value in optional.items() if value is not None})
+        content = self._told.snapshot()
+        content |= {"next_frame": self._next_frame, "block_index": self._block_index, "seed": self.seed}
+        held = {"clean": self._clean, "image": self._image}
+        content |= {name: value.clone() for name, value in held.items() if value is not None}
         for index, slot in enumerate(self._slots):
             content.update({f"slot{index}.{name}": value for name, value in self.pool.read(slot).items()})
         return content
@@ -325,19 +310,11 @@ class LatentStream(Iterator[Tensor]):
         Raises:
             ValueError: a snapshot of another format or another kind of stream; the stream stays as it was.
         """
-        if snapshot.get("format") != FORMAT or not snapshot.keys() >= REQUIRED:
-            raise ValueError("not a snapshot of a known format")
+        text, guidance = self._told.read(snapshot)
         clean = snapshot.get("clean")
         channels = self.transformer.config.in_channels
         if clean is not None and (clean.shape[1], *clean.shape[3:]) != (channels, self.height, self.width):
             raise ValueError(f"the snapshot's latents are {tuple(clean.shape)}")
-        loras = loras_of(snapshot, self._adapters)
-        negative = snapshot.get("negative_text")
-        guidance = Guidance(
-            snapshot["guidance_scale"],
-            None if negative is None else self._encode(negative, snapshot.get("negative_mask"), loras),
-        )
-        text = self._encode(snapshot["text"], snapshot.get("text_mask"), loras)
         image = self._given(snapshot["image"]) if "image" in snapshot else None
         count = guidance.rows
         parts = [
@@ -349,7 +326,7 @@ class LatentStream(Iterator[Tensor]):
         self._hold(count)
         for slot, part in zip(self._slots, parts, strict=True):
             self.pool.write(slot, part)
-        self._text, self._guidance, self._pending = text, guidance, None
+        self._told.put(text, guidance)
         self._clean = None if clean is None else clean.to(self.transformer.device, copy=True)
         self._image = image
         self._next_frame, self._block_index = snapshot["next_frame"], snapshot["block_index"]
@@ -385,13 +362,11 @@ class LatentStream(Iterator[Tensor]):
             return
         if self._rounding is not None and self.config.sums_run and self._block_index >= REFERENCE_BLOCKS:
             raise PrecisionError
-        self._commit_text = self._text
-        if self._pending is not None:
-            self._text, self._guidance = self._pending
-            self._pending = None
+        self._commit_text = self._told.text
+        if self._told.take():
             if self.config.recache:
-                self._commit_text = self._text
-            held, needed = len(self._slots), self._guidance.rows
+                self._commit_text = self._told.text
+            held, needed = len(self._slots), self._told.guidance.rows
             self._hold(needed)
             if needed > held:
                 self.pool.copy(self._slots[0], self._slots[1])
@@ -414,9 +389,10 @@ class LatentStream(Iterator[Tensor]):
         if not self._steps:
             return []
         step = self._steps[0]
-        texts = [self._commit_text if isinstance(step, Commit) else self._text]
-        if len(self._slots) == 2 and self._guidance.negative is not None:
-            texts.append(self._guidance.negative)
+        texts = [self._commit_text if isinstance(step, Commit) else self._told.text]
+        negative = self._told.guidance.negative
+        if len(self._slots) == 2 and negative is not None:
+            texts.append(negative)
         if isinstance(step, Commit):
             assert self._clean is not None
             latents, timestep = self._clean, 0.0
@@ -443,7 +419,7 @@ class LatentStream(Iterator[Tensor]):
         flow = flows[0].float()
         if len(flows) == 2:
             aside = flows[1].float()
-            flow = aside + self._guidance.scale * (flow - aside)
+            flow = aside + self._told.guidance.scale * (flow - aside)
         if self.config.sampler != "renoise":
             self._latents = self._integrate(self._latents, flow, step)
         else:
@@ -467,20 +443,6 @@ class LatentStream(Iterator[Tensor]):
         self._next_frame += self._clean.shape[2]
         self._block_index += 1
         return self._clean.clone()
-
-
-def loras_of(snapshot: Snapshot, adapters: Mapping[str, Adapter]) -> AdapterSet:
-    """The adapters in force at a snapshot, of those known by SHA-256.
-
-    Raises:
-        ValueError: one of them is not known.
-    """
-    members = []
-    for name, sha256, weight in snapshot.get("loras", []):
-        if sha256 not in adapters:
-            raise ValueError(f"the snapshot's adapter {name} (SHA-256 {sha256[:12]}...) is not loaded")
-        members.append((adapters[sha256], weight))
-    return adapter_set(members)
 
 
 @torch.no_grad()

@@ -105,4 +105,4 @@ class Video:
                 async with asyncio.timeout(within_s):
                     await self._changed.wait()
             except TimeoutError:
-                pass
+                pass  # who waited looks at how it stands either way
