@@ -53,10 +53,10 @@ def draw_look(script: Script) -> Look:
     if flip:
         sun_x, moon_x, planet_x = 1 - sun_x, 1 - moon_x, 1 - planet_x
     shift = rng.uniform(-0.03, 0.03)
-    times, now = [], rng.uniform(0.2, 1.2)
+    times, now = [], rng.uniform(0.1, 0.9)
     for _ in range(FLASHES):
         times.append(now)
-        now += rng.uniform(1.3, 2.6)
+        now += rng.uniform(1.5, 2.3)
     return Look(
         variants=tuple(rng.randrange(VARIANTS) for _ in range(LAYERS)),
         offsets=tuple(rng.uniform(0, 1024) for _ in range(LAYERS + 4)),

@@ -35,10 +35,10 @@ LAMP_COLOUR: Colour = (1.00, 0.82, 0.44)
 GREYING = (0.0, 0.30, 0.50, 0.42, 0.35, 0.55)
 # Brightness of the sky, by time of day and weather: nights stay readable in any weather.
 SKY_BRIGHT: tuple[tuple[float, ...], ...] = (
-    (1.00, 0.92, 0.74, 0.98, 0.98, 0.60),
-    (1.00, 0.92, 0.72, 0.96, 0.98, 0.56),
-    (1.00, 0.90, 0.70, 0.92, 0.98, 0.58),
-    (1.00, 1.00, 0.96, 1.35, 1.20, 1.15),
+    (1.00, 0.92, 0.66, 0.84, 0.98, 0.56),
+    (1.00, 0.92, 0.64, 0.80, 0.98, 0.52),
+    (1.00, 0.90, 0.64, 0.80, 0.98, 0.54),
+    (1.00, 1.00, 0.90, 1.25, 1.20, 1.05),
 )
 AMBIENT_BRIGHT: tuple[tuple[float, ...], ...] = (
     (1.00, 1.05, 0.90, 1.12, 1.08, 0.82),
@@ -50,7 +50,7 @@ DIRECT_BRIGHT = (1.0, 0.50, 0.38, 0.50, 0.35, 0.34)
 DISC = (1.0, 0.55, 0.0, 0.10, 0.50, 0.0)  # how clear the sun's or moon's disc is
 FAIR = (0.90, 0.70, 0.0, 0.0, 0.15, 0.0)  # cover by single clouds
 DECK = (0.0, 0.92, 1.0, 0.95, 0.0, 1.0)  # cover by a closed deck
-DECK_BRIGHT = (1.0, 0.95, 0.76, 1.0, 1.0, 0.58)
+DECK_BRIGHT = (1.0, 0.97, 0.66, 0.84, 1.0, 0.52)
 STORM_TINT: Colour = (0.76, 0.94, 1.14)
 
 SUBJECT_COLOURS: tuple[Colour, ...] = (

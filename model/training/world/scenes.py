@@ -23,7 +23,6 @@ from model.training.world.shapes import (
     peaks,
     pine,
     round_tree,
-    tower,
 )
 
 LAYERS = 4
@@ -174,26 +173,65 @@ def _city(c: Canvas, rng: Rng, layer: int) -> None:
     if layer == 3:
         c.box(0, 136, STRIP_WIDTH, 146, 0.35, 0.3, snow=0.7)
         c.box(0, 134.5, STRIP_WIDTH, 136.5, 0.95, 0.2, snow=1.0)
-        for post in range(8, STRIP_WIDTH, 16):
-            c.box(post, 129, post + 1, 136, 0.3, 0.2)
-        c.box(0, 128.4, STRIP_WIDTH, 129.6, 0.6, 0.2, snow=0.8)
+        for post in range(8, STRIP_WIDTH, 32):
+            c.box(post, 128, post + 2.4, 136, 0.3, 0.2)
+        c.box(0, 127.4, STRIP_WIDTH, 129.6, 0.6, 0.2, snow=0.8)
         for x in _along(rng, 10, 0.1):
-            c.box(x - 0.8, 108, x + 0.8, 136, 0.2, 0.2)
-            c.ellipse(x, 106.5, 2.6, 3, 0.9, 0.2, emission=1.0)
+            c.box(x - 1.2, 106, x + 1.2, 136, 0.2, 0.2)
+            c.ellipse(x, 105, 4.0, 4.4, 0.9, 0.2, emission=1.0)
+            c.box(x - 4.4, 99.6, x + 4.4, 101.8, 0.2, 0.2, snow=1.0)
         return
-    low, high, narrow, wide, gap, lights, pane = (
-        (34, 68, 13, 24, 3, 0.25, 1.9),
-        (24, 58, 15, 27, 9, 0.45, 2.4),
-        (9, 24, 16, 32, 5, 0.6, 2.7),
+    low, high, most, gap, pane, lights = (
+        (38, 72, 3, (3.0, 9.0), 3.1, 0.30),
+        (26, 60, 4, (9.0, 20.0), 3.6, 0.55),
+        (12, 27, 5, (3.0, 9.0), 4.0, 0.65),
     )[layer]
     x = 0.0
-    while x < STRIP_WIDTH - wide:
-        width = float(rng.uniform(narrow, wide))
-        tower(c, rng, x, width, 113 - float(rng.uniform(low, high)), 114, lights, pane)
-        x += width + float(rng.uniform(0, gap))
+    while x < STRIP_WIDTH - 2 * most * pane - 8:
+        columns = int(rng.integers(2, most + 1))
+        width = _tower(c, rng, x, columns, 113 - float(rng.uniform(low, high)), pane, lights)
+        x += width + float(rng.uniform(*gap))
     if layer == 2:
         c.box(0, 109, STRIP_WIDTH, 114, 0.4, 0.2)
         c.box(0, 108, STRIP_WIDTH, 109.4, 0.95, 0.2, snow=1.0)
+
+
+def _tower(c: Canvas, rng: Rng, x: float, columns: int, top: float, pane: float, lights: float) -> float:
+    """A building of so many columns of windows (ribbons in some), a share `lights` lit at night. Returns its width."""
+    pitch, floor = pane * 1.95, pane * 2.3
+    face = columns * pitch + pane * 0.7
+    width = face + pane * 1.5
+    base = 114.0
+    value, tint = float(rng.uniform(0.66, 0.95)), float(rng.choice([0.0, 0.0, 0.35, 0.7]))
+    middle, roof = x + width / 2, int(rng.integers(0, 4))
+    if roof == 1:
+        c.polygon(
+            [(x + width * 0.2, top), (middle, top - width * 0.85), (x + width * 0.8, top)], value, tint, snow=0.8
+        )
+        c.polygon(
+            [(middle, top - width * 0.85), (x + width * 0.8, top), (middle + 1, top)], value * 0.4, tint, snow=0.5
+        )
+    elif roof == 2:
+        c.box(x + width * 0.18, top - pane * 1.9, x + width * 0.72, top, value, tint)
+        c.box(x + width * 0.55, top - pane * 1.9, x + width * 0.72, top, value * 0.4, tint)
+        c.box(x + width * 0.14, top - pane * 2.5, x + width * 0.76, top - pane * 1.9, value, tint, snow=1.0)
+    elif roof == 3:
+        c.ellipse(middle, top, width * 0.4, width * 0.36, value, tint, snow=0.9)
+    c.box(x, top, x + width, base, value, tint, snow=0.05)
+    c.box(x + face, top, x + width, base, value * 0.35, tint)
+    c.box(x - 1.2, top - 0.6, x + width + 1.2, top + 2.2, min(1.0, value + 0.12), tint, snow=1.0)
+    ribbon, dark = rng.random() < 0.3, 0.24
+    for wy in np.arange(top + pane * 1.5, base - pane * 1.6, floor):
+        if ribbon:
+            lit = 1.0 if rng.random() < lights else 0.0
+            c.box(x + pane * 0.8, wy, x + face - pane * 0.5, wy + pane, dark, tint * 0.5, emission=lit)
+            continue
+        run = rng.random() < lights  # most of a floor is lit, or little of it
+        for k in range(columns):
+            lit = float(rng.choice([1.0, 1.0, 0.75])) if rng.random() < (0.85 if run else 0.12) else 0.0
+            wx = x + pane * 0.9 + k * pitch
+            c.box(wx, wy, wx + pane, wy + pane * 1.3, dark, tint * 0.5, emission=lit)
+    return width
 
 
 def _alien(c: Canvas, rng: Rng, layer: int) -> None:

@@ -23,6 +23,7 @@ ROWS = 144.0
 ALIEN = NAMES["scene"].index("alien planet")
 RAIN, SNOW, FOG, STORM = (NAMES["weather"].index(w) for w in ("rain", "snow", "fog", "storm"))
 SINK = 130.0  # rows that the layers go down
+BOLT_S = 0.75  # how long lightning stands, about three latent frames
 
 
 @dataclass
@@ -102,8 +103,8 @@ def _flashes(t: npt.NDArray[np.float32], looks: list[Look], pictures: int) -> tu
     since = np.where(since < 0, 99.0, since)
     last = since.argmin(1)
     age = since[np.arange(len(t)), last]
-    light = 0.6 * np.clip((age + 0.07) / 0.15, 0, 1) * np.exp(-age / 0.3)
-    bright = np.where(age < 0.26, 1.0 - age / 0.4, 0.0)
+    light = 0.8 * np.clip((age + 0.07) / 0.15, 0, 1) * np.exp(-np.clip(age - 0.3, 0, None) / 0.35)
+    bright = np.clip((BOLT_S - age) / 0.2, 0.0, 1.0)
     return torch.from_numpy(light), torch.from_numpy(np.stack([last.astype(np.float32) % FLASHES, bright], 1))
 
 
@@ -134,7 +135,7 @@ def make_shot(
     flash = flash.to(device) * weather[:, STORM]
     sky = sky + flash[:, None, None] * table((0.16, 0.18, 0.26))
     ambient_bright = (hour[:, :, None] * weather[:, None, :] * table(p.AMBIENT_BRIGHT)).sum((1, 2))
-    ambient = hour @ table(p.AMBIENT) * ambient_bright[:, None] + flash[:, None] * table((0.20, 0.22, 0.30))
+    ambient = hour @ table(p.AMBIENT) * ambient_bright[:, None] + flash[:, None] * table((0.24, 0.26, 0.34))
     direct = hour @ table(p.DIRECT) * (weather @ table(p.DIRECT_BRIGHT))[:, None]
     gloom = weather[:, RAIN] + weather[:, STORM] + 0.5 * weather[:, FOG]
     lamps = (hour @ table(p.LAMPS) + 0.45 * gloom).clamp(0, 1)

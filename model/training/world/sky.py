@@ -8,13 +8,14 @@ from torch import Tensor
 from model.training.world import palettes as p
 from model.training.world.look import Look
 from model.training.world.sampling import held, over, slide, smoothstep, stamp, tile, wrapped
-from model.training.world.shot import FOG, RAIN, SNOW, STORM, Shot
+from model.training.world.shot import FOG, RAIN, STORM, Shot
 from model.training.world.sprites import CELL_HEIGHT, CELL_WIDTH, SPRITES, atlas
-from model.training.world.textures import bolts, clouds, tiles
+from model.training.world.textures import BOLT_COLUMNS, bolts, clouds, stars
 
 CLOUDS = ("far", "near", "deck")
 CLOUD_PARALLAX = (0.05, 0.08, 0.07)
 CLOUD_WIND = (0.5, 1.0, 1.2)
+BOLT_TOP = 14.0  # row where lightning leaves the clouds
 
 
 def sun_place(s: Shot) -> tuple[Tensor, Tensor]:
@@ -36,7 +37,7 @@ def paint_sky(s: Shot) -> Tensor:
     sky = over(sky, low, smoothstep(0.45, 1.0, v)).expand(n, 3, height, width).clone()
     sky = _stars(s, sky)
     sky = _planet(s, sky)
-    return _clouds(s, _bolts(s, _discs(s, sky)))
+    return _bolts(s, _clouds(s, _discs(s, sky)))
 
 
 def _stars(s: Shot, sky: Tensor) -> Tensor:
@@ -45,7 +46,7 @@ def _stars(s: Shot, sky: Tensor) -> Tensor:
     if float(visible.max()) <= 0:
         return sky
     u = (s.xs[None, None] + (s.look("phase") * 256)[:, None, None]).expand(-1, len(s.ys), -1)
-    field = tile(held("tiles", tiles(), s.device)[4:].float(), u, s.ys[None, :, None].expand_as(u))
+    field = tile(held("stars", stars(), s.device).float(), u, s.ys[None, :, None].expand_as(u))
     twinkle = 0.72 + 0.28 * torch.sin(s.t.view(-1, 1, 1) * 3.2 + field[:, 1] * 40)
     fade = smoothstep(0.1, 0.6, 1 - s.ys / s.horizon[:, None])[:, None, :, None]
     return sky + (field[:, 0] * twinkle)[:, None] * visible * fade * s.table((0.95, 0.97, 1.0)).view(1, 3, 1, 1)
@@ -91,19 +92,20 @@ def _discs(s: Shot, sky: Tensor) -> Tensor:
 
 
 def _bolts(s: Shot, sky: Tensor) -> Tensor:
-    if float(s.bolt[:, 1].max()) <= 0:
+    """Lightning before the clouds: a bolt, its glow, and the clouds lit round it."""
+    index = torch.nonzero(s.bolt[:, 1] > 0)[:, 0]
+    if not len(index):
         return sky
     sheets = held("bolts", bolts(), s.device).float()
-    which = s.bolt[:, 0].long()
-    cells = sheets[which % len(sheets)][:, None]
-    centre = (0.15 + 0.7 * ((which.float() * 0.618 + s.look("phase")) % 1)) * s.vis
-    x = s.xs.view(1, 1, -1) - centre.view(-1, 1, 1) + 31.5
-    y = s.ys.view(1, -1, 1) - 5
-    x, y = torch.broadcast_tensors(x, y.expand(len(s.t), -1, 1))
-    alpha = stamp(cells, x, y) * s.bolt[:, 1].view(-1, 1, 1, 1)
-    near = torch.exp(-(((s.xs.view(1, 1, 1, -1) - centre.view(-1, 1, 1, 1)) / 26) ** 2)) * s.flash * 0.3
-    sky = sky + near * s.table((0.8, 0.85, 1.0)).view(1, 3, 1, 1)
-    return over(sky, s.table((0.97, 0.98, 1.0)).view(1, 3, 1, 1).expand_as(sky), alpha.clamp(0, 1))
+    which, bright = s.bolt[index, 0], s.bolt[index, 1].view(-1, 1, 1, 1)
+    centre = (0.15 + 0.7 * ((which * 0.618 + s.look("phase")[index]) % 1)) * s.vis
+    x = (s.xs.view(1, 1, -1) - centre.view(-1, 1, 1)).expand(-1, len(s.ys), -1)
+    y = s.ys.view(1, -1, 1) - BOLT_TOP
+    got = stamp(sheets[which.long() % len(sheets)], x + BOLT_COLUMNS / 2 - 0.5, (y - 0.5).expand_as(x))
+    lit = torch.exp(-((x / 44) ** 2 + (y / 52) ** 2))[:, None] * 0.40
+    glow = torch.maximum(lit, got[:, 1:] * 0.80) * bright
+    below = over(sky[index], s.table((0.74, 0.80, 1.0)).view(1, 3, 1, 1), glow)
+    return sky.index_copy(0, index, over(below, s.table((1.0, 1.0, 0.94)).view(1, 3, 1, 1), got[:, :1] * bright))
 
 
 def _cloud_strips(looks: list[Look], kind: str, device: torch.device, extra: int) -> Tensor:
@@ -122,8 +124,8 @@ def _clouds(s: Shot, sky: Tensor) -> Tensor:
     tint = 1 + (s.table(p.STORM_TINT).view(1, 3, 1, 1) - 1) * s.w(STORM)
     lums = [(c * s.table((0.3, 0.55, 0.15)).view(1, 3, 1, 1)).sum(1, keepdim=True) for c in (light, dark)]
     light, dark = (over(c, k, grey) * bright * tint for c, k in zip((light, dark), lums, strict=True))
-    light = light * (1 - 0.28 * (s.w(STORM) + 0.4 * s.w(RAIN))) + s.flash * 0.25
-    dark = dark + s.flash * s.table((0.20, 0.22, 0.30)).view(1, 3, 1, 1) + 0.06 * s.w(SNOW)
+    light = light * (1 - 0.28 * (s.w(STORM) + 0.4 * s.w(RAIN))) + s.flash * 0.34
+    dark = dark + s.flash * s.table((0.20, 0.22, 0.32)).view(1, 3, 1, 1)
     wind = s.look("wind") * (1 + 1.5 * s.weather[:, STORM])
     v = s.ys.view(1, 1, -1).expand(s.clips, s.pictures, -1) - 0.5
     for i, kind in enumerate(CLOUDS):

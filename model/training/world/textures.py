@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache, lru_cache
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -69,20 +71,33 @@ def clouds(kind: str, variant: int) -> Array:
                 rng, x + float(rng.uniform(-45, 45)), float(rng.uniform(26, 50)), float(rng.uniform(50, 92))
             )
     else:
-        for row, r in ((66, 8), (54, 13), (40, 17), (24, 20), (8, 22), (-6, 24)):
-            count = int(STRIP_WIDTH / r * 0.95)
-            for i in range(count):
-                at = (i + float(rng.uniform(-0.4, 0.4))) * STRIP_WIDTH / count
-                skip = 0.45 if row == 66 else 0.18 if row == 54 else 0.0
-                if rng.random() >= skip:
-                    y = row + float(rng.uniform(-4, 4))
-                    discs.append((at, y, r * float(rng.uniform(0.75, 1.3)), y + r * 1.3))
+        return _deck(rng)
     alpha, shade = _puffs(rng, discs)
-    return np.stack([alpha, _blur(shade, 5.0 if kind == "deck" else 0.9) / _cover(alpha, kind) * alpha])
+    return np.stack([alpha, _blur(shade, 0.9) / np.maximum(_blur(alpha, 0.9), 0.02) * alpha])
 
 
-def _cover(alpha: Array, kind: str) -> Array:
-    return np.maximum(_blur(alpha, 5.0 if kind == "deck" else 0.9), 0.02)
+def _deck(rng: Rng, scale: int = 3) -> Array:
+    """A closed deck: scalloped bands, the near ones higher and larger, each dark along its lower edge."""
+    x = (np.arange(STRIP_WIDTH * scale) + 0.5) / scale
+    y = ((np.arange(CLOUD_ROWS * scale) + 0.5) / scale)[:, None]
+    alpha, shade = np.zeros((2, CLOUD_ROWS * scale, STRIP_WIDTH * scale), np.float32)
+    for row, r in ((70, 10), (57, 15), (41, 21), (23, 27), (3, 32)):
+        edge = np.full(len(x), float(row - r) if row < 70 else -1.0)
+        count = round(STRIP_WIDTH / r / 1.25)
+        for i in range(count):
+            at = (i + float(rng.uniform(-0.3, 0.3))) * STRIP_WIDTH / count
+            size, drop = r * float(rng.uniform(0.8, 1.3)), float(rng.uniform(-0.28, 0.16)) * r
+            if row == 70 and rng.random() < 0.4:
+                continue
+            away = (x - at + STRIP_WIDTH / 2) % STRIP_WIDTH - STRIP_WIDTH / 2
+            bulge = row + drop - size * 0.45 + 0.85 * np.sqrt(np.clip(size**2 - away**2, 0, None))
+            edge = np.where(np.abs(away) < size, np.maximum(edge, bulge), edge)
+        inside = y < edge[None]
+        rise = np.clip((edge[None] - y) / (r * 1.25), 0, 1)
+        shade = np.where(inside, 0.12 + 0.86 * rise * rise * (3 - 2 * rise), shade)
+        alpha = np.where(inside, 1.0, alpha)
+    fine = np.stack([alpha, shade * alpha]).reshape(2, CLOUD_ROWS, scale, STRIP_WIDTH, scale)
+    return fine.mean((2, 4)).astype(np.float32)
 
 
 def _blur(field: Array, radius: float) -> Array:
@@ -93,47 +108,103 @@ def _blur(field: Array, radius: float) -> Array:
     return np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), np.float32)[:, pad:-pad] / np.float32(255)
 
 
-def _tile(draw_scale: int, paint: npt.NDArray[np.uint8]) -> Array:
-    fine = paint.astype(np.float32) / 255
-    return fine.reshape(TILE, draw_scale, TILE, draw_scale).mean((1, 3)).astype(np.float32)
+def _scatter(count: int, rng: Rng, paint: Callable[[ImageDraw.ImageDraw, float, float], None], k: int = 4) -> Array:
+    """(256, 256) tileable: `paint(pen, x, y)` called for `count` spread places, in pixels of `k` times the size."""
+    image = Image.new("L", (TILE * k, TILE * k))
+    pen = ImageDraw.Draw(image)
+    columns = round(count**0.5)
+    for i in range(count):  # a shaken lattice: no clumps, no holes
+        x = (i % columns + float(rng.uniform(0.1, 0.9))) * TILE / columns
+        y = (i // columns + float(rng.uniform(0.1, 0.9))) * TILE / -(-count // columns)
+        state = rng.bit_generator.state
+        for dx in (-TILE, 0, TILE):
+            for dy in (-TILE, 0, TILE):
+                rng.bit_generator.state = state
+                paint(pen, (x + dx) * k, (y + dy) * k)
+    fine = np.asarray(image, np.float32) / 255
+    return fine.reshape(TILE, k, TILE, k).mean((1, 3)).astype(np.float32)
 
 
 @lru_cache(maxsize=1)
-def tiles() -> Array:
-    """(6, 256, 256) tileable: rain far, rain near, snow far, snow near, stars, stars' phase (0..1)."""
+def rain() -> Array:
+    """(2, 256, 256) tileable: far and near streaks that fall down the columns, pointed above, broad below.
+
+    They are long against their way in one latent frame (4 pictures), so that they live through the VAE.
+    """
     rng = np.random.default_rng(7)
     k = 4
     sheets = []
-    for count, length, width, high in ((95, 9, 0.8, 150), (60, 15, 1.3, 230)):
-        image = Image.new("L", (TILE * k, TILE * k))
-        pen = ImageDraw.Draw(image)
-        for _ in range(count):
-            x, y = rng.uniform(0, TILE, 2)
-            tall = length * float(rng.uniform(0.7, 1.2))
-            for dx in (-TILE, 0, TILE):
-                for dy in (-TILE, 0, TILE):
-                    a = ((x + dx) * k, (y + dy) * k)
-                    pen.line([a, (a[0], a[1] + tall * k)], fill=high, width=round(width * k))
-        sheets.append(_tile(k, np.asarray(image)))
-    for count, low, high_r in ((170, 0.6, 1.0), (75, 1.1, 2.0)):
-        image = Image.new("L", (TILE * k, TILE * k))
-        pen = ImageDraw.Draw(image)
-        for _ in range(count):
-            x, y = rng.uniform(0, TILE, 2)
-            r = float(rng.uniform(low, high_r))
-            for dx in (-TILE, 0, TILE):
-                for dy in (-TILE, 0, TILE):
-                    pen.ellipse([(x + dx - r) * k, (y + dy - r) * k, (x + dx + r) * k, (y + dy + r) * k], fill=255)
-        sheets.append(_tile(k, np.asarray(image)))
-    stars, phases = np.zeros((TILE, TILE), np.float32), np.zeros((TILE, TILE), np.float32)
+    for count, length, width, tone in ((64, 36.0, 1.6, 175), (30, 62.0, 2.8, 255)):
+
+        def streak(pen: ImageDraw.ImageDraw, x: float, y: float, length: float = length, width: float = width,
+                   tone: int = tone) -> None:  # fmt: skip
+            tall, half = length * float(rng.uniform(0.75, 1.2)) * k, width * float(rng.uniform(0.8, 1.1)) * k / 2
+            pen.polygon([(x, y), (x - half, y + tall), (x + half, y + tall)], fill=tone)
+            pen.ellipse([x - half, y + tall - half, x + half, y + tall + half], fill=tone)
+
+        sheets.append(_scatter(count, rng, streak, k))
+    return np.stack(sheets)
+
+
+@lru_cache(maxsize=1)
+def snow() -> Array:
+    """(3, 256, 256) tileable: flakes far, between and near, each sheet fewer and larger."""
+    rng = np.random.default_rng(8)
+    k = 4
+    sheets = []
+    for count, low, high in ((196, 0.9, 1.4), (90, 1.7, 2.5), (25, 3.0, 4.2)):
+
+        def flake(pen: ImageDraw.ImageDraw, x: float, y: float, low: float = low, high: float = high) -> None:
+            r = float(rng.uniform(low, high)) * k
+            pen.ellipse([x - r, y - r, x + r, y + r], fill=255)
+
+        sheets.append(_scatter(count, rng, flake, k))
+    return np.stack(sheets)
+
+
+@lru_cache(maxsize=1)
+def stars() -> Array:
+    """(2, 256, 256): stars and their phase (0..1); few, and large enough to last."""
+    rng = np.random.default_rng(9)
+    field, phases = np.zeros((TILE, TILE), np.float32), np.zeros((TILE, TILE), np.float32)
     yy, xx = np.mgrid[:TILE, :TILE].astype(np.float32)
-    for i in range(230):
-        x, y = rng.uniform(3, TILE - 3, 2)
-        size = 0.55 + 0.75 * float(rng.random()) ** 5 * 1.3
-        blob = np.exp(-((xx - x) ** 2 + (yy - y) ** 2) / (2 * size**2)) * float(rng.uniform(0.5, 1.0))
-        stars = np.maximum(stars, blob)
-        phases[(xx - x) ** 2 + (yy - y) ** 2 < 16] = i / 230
-    return np.stack([*sheets, stars, phases]).astype(np.float32)
+    side = 12
+    for i in range(side * side):
+        x, y = ((k + float(rng.uniform(0.15, 0.85))) * TILE / side for k in (i % side, i // side))
+        size = 0.75 + 0.75 * float(rng.random()) ** 3
+        blob = np.exp(-((xx - x) ** 2 + (yy - y) ** 2) / (2 * size**2)) * float(rng.uniform(0.7, 1.1))
+        field = np.maximum(field, blob)
+        phases[(xx - x) ** 2 + (yy - y) ** 2 < 20] = i / side**2
+    return np.stack([field, phases]).astype(np.float32)
+
+
+RING_RADIUS = 10.0  # texels of `rings` that a splash may grow to
+
+
+@lru_cache(maxsize=1)
+def rings() -> Array:
+    """(2, 256, 256) tileable: distance in texels to the nearest splash of rain, and that splash's phase (0..1)."""
+    rng = np.random.default_rng(12)
+    side = 9
+    step = TILE / side
+    centres = [
+        (
+            (i + float(rng.uniform(0.38, 0.62))) * step,
+            (j + float(rng.uniform(0.38, 0.62))) * step,
+            float(rng.random()),
+        )
+        for i in range(side)
+        for j in range(side)
+    ]
+    yy, xx = np.mgrid[:TILE, :TILE].astype(np.float32)
+    best, phase = np.full((TILE, TILE), 99.0, np.float32), np.zeros((TILE, TILE), np.float32)
+    for x, y, p in centres:
+        dx = (xx - x + TILE / 2) % TILE - TILE / 2
+        dy = (yy - y + TILE / 2) % TILE - TILE / 2
+        away = np.hypot(dx, dy)
+        phase = np.where(away < best, p, phase)
+        best = np.minimum(best, away)
+    return np.stack([best, phase]).astype(np.float32)
 
 
 @lru_cache(maxsize=1)
@@ -144,33 +215,41 @@ def noise() -> Array:
     for _ in range(2):
         f = np.fft.fftfreq(TILE) * TILE
         radius = np.sqrt(f[:, None] ** 2 + f[None] ** 2)
-        spectrum = np.where((radius > 2) & (radius < 26), (radius + 4.0) ** -1.5, 0)
+        spectrum = np.where((radius > 2) & (radius < 17), (radius + 4.0) ** -1.5, 0)
         field = np.fft.ifft2(np.fft.fft2(rng.standard_normal((TILE, TILE))) * spectrum).real
         out.append(np.clip(field / field.std() * 0.5, -1.4, 1.4))
     return np.stack(out).astype(np.float32)
 
 
+BOLT_ROWS, BOLT_COLUMNS = 104, 96
+
+
 @lru_cache(maxsize=1)
 def bolts() -> Array:
-    """(8, 96, 64): coverage of eight lightning bolts."""
+    """(8, 2, 104, 96): core and glow of eight lightning bolts, from the middle of the first row down."""
     rng = np.random.default_rng(5)
     k = 4
     sheets = []
     for _ in range(8):
-        image = Image.new("L", (64 * k, 96 * k))
+        image = Image.new("L", (BOLT_COLUMNS * k, BOLT_ROWS * k))
         pen = ImageDraw.Draw(image)
-        x, y = 32.0, 4.0
+        x, y, side = BOLT_COLUMNS / 2, 2.0, float(rng.choice([-1, 1]))
         path = [(x, y)]
-        while y < 90:
-            x, y = x + float(rng.uniform(-9, 9)) + (32 - x) * 0.2, y + float(rng.uniform(7, 14))
+        while y < BOLT_ROWS - 4:
+            x, y = x + side * float(rng.uniform(5, 12)) + (BOLT_COLUMNS / 2 - x) * 0.15, y + float(rng.uniform(9, 17))
+            side = -side if rng.random() < 0.8 else side
             path.append((x, y))
-        pen.line([(px * k, py * k) for px, py in path], fill=255, width=2 * k)
-        fork = path[len(path) // 2]
-        side = float(rng.choice([-1, 1]))
-        twig = [fork, (fork[0] + 8 * side, fork[1] + 9), (fork[0] + 11 * side, fork[1] + 20)]
-        pen.line([(px * k, py * k) for px, py in twig], fill=200, width=round(1.2 * k))
-        fine = np.asarray(image, np.float32) / 255
-        sheets.append(fine.reshape(96, k, 64, k).mean((1, 3)))
+        for i, (a, b) in enumerate(pairwise(path)):
+            pen.line([(v * k) for v in (*a, *b)], fill=255, width=round((3.6 - 1.6 * i / len(path)) * k))
+            pen.ellipse([b[0] * k - 5, b[1] * k - 5, b[0] * k + 5, b[1] * k + 5], fill=255)
+        for fork in (path[2], path[len(path) // 2 + 1]):
+            away = float(rng.choice([-1, 1]))
+            twig = [fork, (fork[0] + 10 * away, fork[1] + 9), (fork[0] + 13 * away, fork[1] + 19),
+                    (fork[0] + 22 * away, fork[1] + 28)]  # fmt: skip
+            pen.line([(px * k, py * k) for px, py in twig], fill=255, width=round(1.9 * k), joint="curve")
+        glow = image.reduce(k).filter(ImageFilter.GaussianBlur(5))
+        fields = [np.asarray(i, np.float32) / 255 for i in (image.reduce(k), glow)]
+        sheets.append(np.stack([fields[0], np.clip(fields[1] * 3.2, 0, 1)]))
     return np.stack(sheets).astype(np.float32)
 
 
