@@ -1,13 +1,17 @@
 """What the starter costs on the CPU: alone against diffusers classes in the same loop, then served to a viewer.
 
-    python -m benchmarks.cpu [--model model/starter] [--threads 2] [--rounds 12] [--seconds 20] [--quantize int8]
+    python -m benchmarks.cpu [--model model/starter] [--threads 2] [--rounds 12] [--seconds 20] [--isa avx2]
 
 First table: a block is a commit and its denoising passes, then its latent frames decoded one by one. Both sides run
 the same number of passes over the same shapes with the same weights; diffusers' classes carry no state between blocks
 and make floats, ours carry it and make I420 bytes. The sides take turns, block by block, so that a busy machine is
-unfair to neither; medians and minima are over the rounds. `--quantize` adds ours with a scheme of `model.quantize`.
+unfair to neither; medians and minima are over the rounds. Below stands the rate that a server would take for the
+quickest block, as its warm-up counts.
 
 Second table: `streamer serve` with one WebSocket viewer, processor time of all its processes over wall time.
+
+`--isa avx2` runs both as on a processor without AVX-512 (`benchmarks.isa`); `benchmarks.cheaper` tells what each
+measure saves.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ import argparse
 import asyncio
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -25,36 +29,38 @@ from diffusers import AutoencoderKLWan, SanaVideoTransformer3DModel
 from streamer_client import Client
 from torch import Tensor
 
+from benchmarks.isa import add_isa_argument, run_as
 from benchmarks.serving import serve
 from model.checkpoint import Checkpoint, load_checkpoint
+from model.devices import default_dtype
 from model.stream import LatentStream
+from streamer.engine.budget import choose_rate
 
 
 def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("model/starter"))
-    parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
+    parser.add_argument("--dtype", choices=["bfloat16", "float32"], help="default: as a server takes")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=20.0, help="length of the served part, 0 to leave it out")
-    parser.add_argument("--quantize", nargs="*", default=[], metavar="SCHEME", help="int8, int8-dynamic, fp8")
+    add_isa_argument(parser)
     options = parser.parse_args()
+    run_as(options.isa, "benchmarks.cpu")
     torch.set_num_threads(options.threads)
     torch.set_grad_enabled(False)
-    alone(options.model, getattr(torch, options.dtype), options.rounds, options.quantize)
+    dtype = getattr(torch, options.dtype) if options.dtype else default_dtype("cpu")
+    alone(options.model, dtype, options.rounds)
     if options.seconds > 0:
         asyncio.run(served(options.model, options.seconds))
 
 
-def alone(folder: Path, dtype: torch.dtype, rounds: int, schemes: Sequence[str] = ()) -> None:
-    """Print milliseconds a picture of all sides, and the ratio of the first two."""
+def alone(folder: Path, dtype: torch.dtype, rounds: int) -> None:
+    """Print milliseconds a picture of both sides, their ratio, and the rate that ours is good for."""
     checkpoint = load_checkpoint(folder, "cpu", dtype)
     pictures = checkpoint.vae.temporal_factor * checkpoint.config.block
     sides = {"diffusers' classes": diffusers_block(folder, dtype, checkpoint), "ours": our_block(checkpoint)}
-    for scheme in schemes:
-        smaller = load_checkpoint(folder, "cpu", dtype, quantize={"transformer": scheme})
-        sides[f"ours, {scheme}"] = our_block(smaller)
     times: dict[str, list[list[float]]] = {name: [] for name in sides}
     for run in range(rounds + 1):
         for name, block in sides.items():
@@ -63,20 +69,23 @@ def alone(folder: Path, dtype: torch.dtype, rounds: int, schemes: Sequence[str] 
                 times[name].append([*parts, sum(parts)])
     passes = len(checkpoint.config.timesteps)
     print(
-        f"{folder}, {dtype}, {torch.get_num_threads()} threads; {passes} passes + commit, {pictures} pictures a block"
+        f"{folder}, {dtype}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads; "
+        f"{passes} passes + commit, {pictures} pictures a block"
     )
     print(f"{'ms a picture, median (min)':<28}{'passes':>16}{'decode':>16}{'all':>16}{'pictures/s':>12}")
     for name, rows in times.items():
         columns = list(zip(*rows, strict=True))
         cells = "".join(f"{f'{statistics.median(c):.1f} ({min(c):.1f})':>16}" for c in columns)
         print(f"{name:<28}{cells}{1e3 / statistics.median(columns[-1]):>12.1f}")
-    slow, fast, *_ = (statistics.median([row[-1] for row in rows]) for rows in times.values())
+    slow, fast = (statistics.median([row[-1] for row in rows]) for rows in times.values())
     print(f"ratio {slow / fast:.2f}")
+    quickest_s = min(row[-1] for row in times["ours"]) / 1e3
+    print(f"a server takes {choose_rate(quickest_s, checkpoint.config.rate_hz, alone=False)[1]}")
 
 
 def our_block(checkpoint: Checkpoint) -> Callable[[], tuple[float, float]]:
     """Seconds of (passes, decode) of the next block of a running stream."""
-    config, vae = checkpoint.config, checkpoint.vae
+    config, vae = checkpoint.config, checkpoint.streaming_vae
     text, mask = checkpoint.text.encode("the sea at sunset")
     factor = vae.spatial_factor
     stream = LatentStream(

@@ -7,6 +7,7 @@ in bfloat16 or float32 (Gemma-2 leaves float16's range), and float32 anywhere.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -79,9 +80,25 @@ def default_dtype(device: torch.device | str) -> torch.dtype:
     if device.type == "mps":
         return torch.bfloat16 if torch.backends.mps.is_macos_or_newer(14, 0) else torch.float16
     if device.type == "cpu":
-        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        return torch.bfloat16 if fast else torch.float32
+        return torch.bfloat16 if _cpu_computes_in_bf16() else torch.float32
     return torch.float32
+
+
+def _cpu_computes_in_bf16() -> bool:
+    """Whether bfloat16 products are the processor's own (AVX-512 bf16 or AMX), and torch and oneDNN may use them.
+
+    `ATEN_CPU_CAPABILITY=avx2` and `ONEDNN_MAX_CPU_ISA=AVX2` forbid them: this machine then stands for a lesser one.
+    """
+    own = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return own and torch.backends.cpu.get_cpu_capability().startswith("AVX512") and onednn_takes_bf16()
+
+
+def onednn_takes_bf16() -> bool:
+    """Whether oneDNN's bfloat16 kernels run on this processor, the environment's limits counted."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    asks: Any = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return asks is not None and bool(asks())
 
 
 def require_device(name: str) -> torch.device:

@@ -15,11 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.devices import onednn_takes_bf16
+
 _Key = tuple[tuple[int, int], ...]
 _packed: WeakKeyDictionary[nn.Module, tuple[_Key, tuple[Tensor, ...], Tensor]] = WeakKeyDictionary()
 # The operators that torch.compile's CPU backend calls; not public, so their absence is no error.
 _ops: Any = torch.ops.mkldnn
-_AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(_ops, "_linear_pointwise")
+_AVAILABLE = hasattr(_ops, "_linear_pointwise") and onednn_takes_bf16()
 
 
 def plain(module: nn.Module, kind: type[nn.Module] = nn.Linear) -> bool:

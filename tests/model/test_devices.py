@@ -6,6 +6,9 @@ they do on a GPU, and a dispatch mode refuses float64 there (MPS has none), whil
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -221,6 +224,32 @@ def test_defaults_suit_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     assert place.text_dtype == default_dtype("cpu")
     assert Placement.of("cpu", bf16, fp32, bf16).vae_dtype == fp32
     assert Placement.of("cuda", fp32).text_dtype == fp32
+
+
+LESSER = """
+import torch
+from torch import nn
+from model.devices import Placement
+from model.packed import linear
+
+layer, x = nn.Linear(32, 16).bfloat16(), torch.randn(4, 32).bfloat16()
+with torch.no_grad():
+    assert torch.equal(linear(layer, x), layer(x))
+print(Placement.of("cpu").dtype, Placement.of("cpu", torch.bfloat16).vae_dtype)
+"""
+
+
+def test_a_cpu_without_avx512_takes_float32_and_computes_in_bfloat16_if_told_so() -> None:
+    forbidden = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    told = subprocess.run(
+        [sys.executable, "-c", LESSER],
+        env=os.environ | forbidden,
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert told.stdout.split() == ["torch.float32", "torch.bfloat16"], told.stderr
 
 
 @pytest.mark.parametrize(
