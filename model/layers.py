@@ -238,11 +238,12 @@ class MixFeedForward(nn.Module):
     def forward(self, x: Tensor, past: Past | None) -> Tensor:
         """x (batch, frames, height, width, channels) -> like x."""
         batch, frames, height, width, channels = x.shape
-        hidden = linear(self.conv_inverted, x, silu=True)
+        # Linear layers get three dimensions: bitsandbytes' can't take more.
+        hidden = linear(self.conv_inverted, x.view(batch * frames, height * width, channels), silu=True)
         # A channels-last tensor seen as NCHW: no copy either way.
-        hidden = self.conv_depth(hidden.flatten(0, 1).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        hidden, gate = hidden.chunk(2, dim=-1)
-        y = linear(self.conv_point, hidden * F.silu(gate)).view(batch, frames, height * width, channels)
+        hidden = self.conv_depth(hidden.unflatten(1, (height, width)).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        hidden, gate = hidden.flatten(1, 2).chunk(2, dim=-1)
+        y = linear(self.conv_point, hidden * F.silu(gate)).unflatten(0, (batch, frames))
         if past is not None:
             past.leave(last=y[:, -1])
         return self._mix_frames(y, None if past is None else past.tail).view(x.shape)
@@ -258,7 +259,7 @@ class MixFeedForward(nn.Module):
         if plain(self.conv_temp, nn.Conv2d):
             return y + F.linear(window, _taps(self.conv_temp.weight))
         if isinstance(self.conv_temp, TemporalTaps):
-            return y + self.conv_temp.matrix(window)
+            return y + self.conv_temp.matrix(window.flatten(0, 1)).view_as(y)
         padded = torch.cat([previous[:, :1], y], dim=1).permute(0, 3, 1, 2)
         return y + self.conv_temp(padded).permute(0, 2, 3, 1)[:, 1:]
 

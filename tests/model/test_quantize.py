@@ -57,6 +57,21 @@ def test_the_temporal_convolution_as_a_matrix_is_the_same_convolution() -> None:
         assert torch.allclose(TemporalTaps(conv)(x), conv(x), atol=1e-6)
 
 
+def test_linear_layers_get_at_most_three_dimensions(net: SanaVideoTransformer3DModel) -> None:
+    """bitsandbytes' 8-bit product flattens three, and fails on four."""
+    changed = copy.deepcopy(net).float()  # bfloat16 packs the weights and passes the layers by
+    for block in changed.transformer_blocks:
+        block.ff.conv_temp = TemporalTaps(block.ff.conv_temp)
+    seen: list[int] = []
+    layers = [each for each in changed.transformer_blocks.modules() if isinstance(each, nn.Linear)]
+    for layer in layers:
+        layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].ndim))
+    blocks(changed)
+    assert len(layers) == BLOCK_LINEAR * len(net.transformer_blocks)
+    assert len(seen) >= len(layers)
+    assert max(seen) <= 3
+
+
 @pytest.mark.parametrize(("scheme", "bound"), [("int8", 0.03), ("int8-dynamic", 0.05), ("fp8", 0.08)])
 def test_torchao_on_the_cpu(net: SanaVideoTransformer3DModel, scheme: str, bound: float) -> None:
     pytest.importorskip("torchao")
