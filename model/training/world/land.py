@@ -9,12 +9,15 @@ from model.training.world import palettes as p
 from model.training.world.attributes import NAMES
 from model.training.world.canvas import STRIP_HEIGHT, STRIP_TOP, STRIP_WIDTH
 from model.training.world.look import Look
-from model.training.world.sampling import held, over, slide, wrapped
+from model.training.world.sampling import held, over, slide, smoothstep, wrapped
 from model.training.world.scenes import LAYERS, PARALLAX, prepare, strip
-from model.training.world.shot import ALIEN, FOG, SNOW, Shot
+from model.training.world.shot import ALIEN, FOG, RAIN, SNOW, STORM, Shot
 from model.training.world.textures import viaduct
 
 VIADUCT_PARALLAX = 1.15
+# In fog each layer stands in mist that thickens towards its foot: rows below the horizon, and how thick.
+MIST_ROWS = (0.0, 12.0, 26.0, 56.0)
+MIST = (0.70, 0.70, 0.62, 0.38)
 NEAR = LAYERS - 1
 
 
@@ -55,16 +58,20 @@ def _window(s: Shot, texture: Tensor, offset: int, parallax: float, rows: Tensor
     return slide(texture, u0.view(s.clips, s.pictures), s.xs - 0.5, rows.view(s.clips, s.pictures, -1))
 
 
-def _shaded(s: Shot, got: Tensor, base: Tensor, accent: Tensor, haze: Tensor, glow: Tensor) -> tuple[Tensor, Tensor]:
-    """(colour, alpha) of a sampled strip."""
+def _shaded(
+    s: Shot, got: Tensor, base: Tensor, accent: Tensor, haze: Tensor, glow: Tensor, mist: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(colour, alpha) of a sampled strip; haze, mist: shares of the horizon's and of the fog's colour."""
     alpha = got[:, :1]
     shade, mix, emission, snow = (got[:, i : i + 1] / alpha.clamp_min(1e-3) for i in range(1, 5))
     albedo = over(base, accent, mix)
-    albedo = over(albedo, s.table((0.93, 0.96, 1.0)).view(1, 3, 1, 1), snow * s.w(SNOW) * 0.92)
-    colour = albedo * (s.ambient + s.direct * shade)
-    colour = over(colour, s.haze, haze)
-    colour = over(colour, s.fog_colour, s.w(FOG) * haze * 0.3)
-    return over(colour, glow.expand_as(colour), emission), alpha
+    albedo = over(albedo, s.table((1.0, 1.02, 1.06)).view(1, 3, 1, 1), (snow * s.w(SNOW) * 1.05).clamp_max(0.96))
+    wet = 1 - 0.16 * s.w(RAIN) - 0.10 * s.w(STORM)
+    colour = albedo * (s.ambient * wet + s.direct * shade)
+    white = s.table((0.84, 0.89, 0.98)).view(1, 3, 1, 1)
+    colour = over(over(colour, white, snow * s.w(SNOW) * 0.24), s.haze, haze)
+    colour = over(colour, glow.expand_as(colour), emission)
+    return over(colour, s.fog_colour, mist), alpha
 
 
 def _palette(s: Shot, layer: int) -> tuple[Tensor, Tensor]:
@@ -91,9 +98,12 @@ def paint_layer(s: Shot, land: Land, layer: int, picture: Tensor) -> Tensor:
     alien = (s.scene_id == ALIEN).float().view(-1, 1, 1, 1)
     lamp = s.table(p.LAMP_COLOUR).view(1, 3, 1, 1)
     # Windows by day are dark panes, at night lamps; crystals always glow, at night more.
-    pane = over(base * (s.ambient + 0.45 * s.direct) * 0.74, lamp, s.lamps * (1 - 0.35 * p.HAZE[layer]))
+    dark = over(base * (s.ambient + 0.45 * s.direct) * 0.66, s.haze, haze)
+    pane = over(dark, lamp, s.lamps * (1 - 0.35 * p.HAZE[layer]))
     crystal = accent * (0.78 + 0.3 * s.lamps) * over(s.ambient + 0.75 * s.direct, torch.ones_like(s.ambient), s.lamps)
-    colour, alpha = _shaded(s, got, base, accent, haze, over(pane, crystal, alien))
+    foot = (s.horizon + MIST_ROWS[layer])[:, None] - s.ys[None]
+    mist = smoothstep(42.0, -2.0, foot)[:, None, :, None] * fog * MIST[layer]
+    colour, alpha = _shaded(s, got, base, accent, haze, over(pane, crystal, alien), mist)
     return over(picture, colour, alpha)
 
 
@@ -105,5 +115,5 @@ def paint_viaduct(s: Shot, land: Land, alpha: Tensor, picture: Tensor) -> Tensor
     got = _window(s, land.viaduct, LAYERS + 3, VIADUCT_PARALLAX, rows)
     stone = s.table((0.62, 0.52, 0.48)).view(1, 3, 1, 1)
     haze = 0.1 + 0.2 * s.w(FOG)
-    colour, cover = _shaded(s, got, stone, stone, haze, stone)
+    colour, cover = _shaded(s, got, stone, stone, haze, stone, 0.2 * s.w(FOG))
     return over(picture, colour, cover * alpha)

@@ -26,32 +26,33 @@ SUN: tuple[Colour, ...] = ((1.00, 0.90, 0.70), (1.00, 0.97, 0.84), (1.00, 0.80, 
 CLOUD_LIGHT: tuple[Colour, ...] = ((1.00, 0.87, 0.80), (1.00, 1.00, 1.00), (1.00, 0.74, 0.50), (0.40, 0.47, 0.66))
 CLOUD_DARK: tuple[Colour, ...] = ((0.70, 0.55, 0.73), (0.64, 0.75, 0.88), (0.58, 0.29, 0.46), (0.14, 0.18, 0.36))
 WATER: tuple[Colour, ...] = ((0.34, 0.36, 0.60), (0.05, 0.36, 0.56), (0.32, 0.15, 0.36), (0.04, 0.09, 0.24))
-FOG: tuple[Colour, ...] = ((0.88, 0.80, 0.86), (0.84, 0.89, 0.92), (0.90, 0.66, 0.58), (0.26, 0.33, 0.48))
+FOG: tuple[Colour, ...] = ((0.95, 0.85, 0.89), (0.88, 0.93, 0.96), (1.00, 0.80, 0.68), (0.45, 0.53, 0.69))
 LAMPS = (0.35, 0.0, 0.7, 1.0)  # how much windows shine
 STARS = (0.12, 0.0, 0.15, 1.0)
 LAMP_COLOUR: Colour = (1.00, 0.82, 0.44)
 
 # Weather order: clear, cloudy, rain, snow, fog, storm.
-GREYING = (0.0, 0.30, 0.50, 0.42, 0.35, 0.55)
+GREYING = (0.0, 0.30, 0.50, 0.52, 0.35, 0.55)
 # Brightness of the sky, by time of day and weather: nights stay readable in any weather.
 SKY_BRIGHT: tuple[tuple[float, ...], ...] = (
-    (1.00, 0.92, 0.66, 0.84, 0.98, 0.56),
+    (1.00, 0.92, 0.70, 0.84, 0.98, 0.56),
     (1.00, 0.92, 0.64, 0.80, 0.98, 0.52),
-    (1.00, 0.90, 0.64, 0.80, 0.98, 0.54),
+    (1.00, 0.90, 0.76, 0.88, 0.98, 0.56),
     (1.00, 1.00, 0.90, 1.25, 1.20, 1.05),
 )
 AMBIENT_BRIGHT: tuple[tuple[float, ...], ...] = (
     (1.00, 1.05, 0.90, 1.12, 1.08, 0.82),
     (1.00, 1.05, 0.88, 1.10, 1.08, 0.80),
-    (1.00, 1.05, 0.90, 1.10, 1.08, 0.84),
+    (1.00, 1.05, 0.98, 1.10, 1.08, 0.88),
     (1.00, 1.05, 1.05, 1.20, 1.10, 1.15),
 )
 DIRECT_BRIGHT = (1.0, 0.50, 0.38, 0.50, 0.35, 0.34)
 DISC = (1.0, 0.55, 0.0, 0.10, 0.50, 0.0)  # how clear the sun's or moon's disc is
-FAIR = (0.90, 0.70, 0.0, 0.0, 0.15, 0.0)  # cover by single clouds
+FAIR = (0.90, 0.70, 0.0, 0.0, 0.0, 0.0)  # cover by single clouds
 DECK = (0.0, 0.92, 1.0, 0.95, 0.0, 1.0)  # cover by a closed deck
-DECK_BRIGHT = (1.0, 0.97, 0.66, 0.84, 1.0, 0.52)
+DECK_BRIGHT = (1.0, 0.97, 0.70, 0.78, 1.0, 0.54)
 STORM_TINT: Colour = (0.76, 0.94, 1.14)
+DUSK_GREY: Colour = (1.06, 0.92, 1.08)  # the grey of bad weather at dawn and sunset is mauve
 
 SUBJECT_COLOURS: tuple[Colour, ...] = (
     (0.92, 0.17, 0.15), (1.00, 0.52, 0.08), (1.00, 0.84, 0.14), (0.16, 0.68, 0.30),
@@ -99,7 +100,7 @@ LAND: dict[str, tuple[tuple[Colour, Colour], ...]] = {
 FLOWERS: tuple[Colour, ...] = ((0.98, 0.36, 0.48), (1.0, 0.85, 0.25), (0.98, 0.98, 0.96), (0.66, 0.46, 0.95))
 CRYSTALS: tuple[Colour, ...] = ((0.15, 0.95, 0.88), (0.55, 1.0, 0.35), (1.0, 0.55, 0.85), (0.45, 0.65, 1.0))
 HAZE = (0.50, 0.30, 0.13, 0.02)  # share of the horizon's colour in each layer
-FOG_HAZE = (0.60, 0.48, 0.32, 0.10)  # more of it in fog
+FOG_HAZE = (0.52, 0.36, 0.20, 0.06)  # more of it in fog
 WATER_TINT: dict[str, Colour] = {"lake": (0.92, 1.10, 0.92), "city": (1.05, 0.96, 0.98)}
 
 assert set(LAND) == set(NAMES["scene"])

@@ -80,10 +80,10 @@ def _lake(c: Canvas, rng: Rng, layer: int) -> None:
         out = hills(c, rng, 141, 5, (3, 7), accent=0.3)
         for x in _along(rng, 13):
             pine(c, x, ground_at(out, x) + 3, float(rng.uniform(16, 30)))
-        for x in _along(rng, 60):
+        for x in _along(rng, 26):
             y = ground_at(out, x) + 2
-            h = float(rng.uniform(5, 12))
-            c.polygon([(x - 0.9, y), (x + h * 0.2, y - h), (x + 0.9, y)], 0.75, 0.6, snow=0.4)
+            for dx, h in ((-2.5, float(rng.uniform(5, 9))), (0.5, float(rng.uniform(8, 14)))):
+                c.polygon([(x + dx - 1.5, y), (x + dx + h * 0.22, y - h), (x + dx + 1.5, y)], 0.75, 0.6, snow=0.4)
 
 
 def _mountains(c: Canvas, rng: Rng, layer: int) -> None:
@@ -140,12 +140,12 @@ def _meadow(c: Canvas, rng: Rng, layer: int) -> None:
             _house(c, x, ground_at(out, x) + 3, float(rng.uniform(10, 14)))
     else:
         out = hills(c, rng, 133, 4, (3, 5))
-        for x in _along(rng, 130):
-            y = float(rng.uniform(ground_at(out, x) + 2, 145))
-            size = 1.1 + (y - 128) * 0.07
-            c.box(x - 0.35, y, x + 0.35, y + size * 3, 0.3, 0.0)
-            c.ellipse(x, y, size * 1.25, size, 1.0, 1.0, snow=0.2)
-            c.ellipse(x, y, size * 0.45, size * 0.4, 1.0, 0.4)
+        for x in _along(rng, 80):
+            y = float(rng.uniform(ground_at(out, x) + 3, 144))
+            size = 1.9 + (y - 128) * 0.09
+            c.box(x - 0.6, y, x + 0.6, y + size * 3, 0.25, 0.0)
+            c.ellipse(x, y, size * 1.2, size, 1.0, 1.0, snow=0.2)
+            c.ellipse(x, y, size * 0.5, size * 0.45, 1.0, 0.3)
 
 
 def _house(c: Canvas, x: float, base: float, s: float) -> None:
@@ -163,10 +163,10 @@ def _forest(c: Canvas, rng: Rng, layer: int) -> None:
     for x in _along(rng, count):
         pine(c, x, ground_at(out, x) + 3, float(rng.uniform(low, high)), value=0.95)
     if layer == 3:
-        for x in _along(rng, 40):
-            y, h = ground_at(out, x) + 3, float(rng.uniform(5, 10))
-            for lean in (-0.7, -0.25, 0.25, 0.7):
-                c.polygon([(x - 1, y), (x + lean * h, y - h), (x + 1, y)], 0.55 - 0.3 * lean, 0.5, snow=0.5)
+        for x in _along(rng, 26):
+            y, h = ground_at(out, x) + 3, float(rng.uniform(7, 12))
+            for lean in (-0.75, 0.75, 0.0):
+                c.polygon([(x - 1.7, y), (x + lean * h, y - h), (x + 1.7, y)], 0.55 - 0.3 * lean, 0.5, snow=0.5)
 
 
 def _city(c: Canvas, rng: Rng, layer: int) -> None:
@@ -182,9 +182,9 @@ def _city(c: Canvas, rng: Rng, layer: int) -> None:
             c.box(x - 4.4, 99.6, x + 4.4, 101.8, 0.2, 0.2, snow=1.0)
         return
     low, high, most, gap, pane, lights = (
-        (38, 72, 3, (3.0, 9.0), 3.1, 0.30),
-        (26, 60, 4, (9.0, 20.0), 3.6, 0.55),
-        (12, 27, 5, (3.0, 9.0), 4.0, 0.65),
+        (38, 72, 2, (4.0, 12.0), 3.6, 0.50),
+        (28, 62, 3, (10.0, 22.0), 4.2, 0.70),
+        (13, 28, 4, (4.0, 10.0), 4.6, 0.75),
     )[layer]
     x = 0.0
     while x < STRIP_WIDTH - 2 * most * pane - 8:
@@ -198,7 +198,7 @@ def _city(c: Canvas, rng: Rng, layer: int) -> None:
 
 def _tower(c: Canvas, rng: Rng, x: float, columns: int, top: float, pane: float, lights: float) -> float:
     """A building of so many columns of windows (ribbons in some), a share `lights` lit at night. Returns its width."""
-    pitch, floor = pane * 1.95, pane * 2.3
+    pitch, floor = pane * 1.9, pane * 2.2
     face = columns * pitch + pane * 0.7
     width = face + pane * 1.5
     base = 114.0
@@ -220,7 +220,7 @@ def _tower(c: Canvas, rng: Rng, x: float, columns: int, top: float, pane: float,
     c.box(x, top, x + width, base, value, tint, snow=0.05)
     c.box(x + face, top, x + width, base, value * 0.35, tint)
     c.box(x - 1.2, top - 0.6, x + width + 1.2, top + 2.2, min(1.0, value + 0.12), tint, snow=1.0)
-    ribbon, dark = rng.random() < 0.3, 0.24
+    ribbon, dark = rng.random() < (0.5 if pane < 4 else 0.22), 0.24
     for wy in np.arange(top + pane * 1.5, base - pane * 1.6, floor):
         if ribbon:
             lit = 1.0 if rng.random() < lights else 0.0

@@ -121,30 +121,6 @@ def cactus(c: Canvas, x: float, base: float, h: float) -> None:
         c.box(cx - w, base - top * h, cx - w * 0.1, base - foot * h + 1, 0.8, 1.0)
 
 
-def tower(c: Canvas, rng: Rng, x: float, width: float, top: float, base: float, lights: float, pane: float) -> None:
-    """A building with a shaded side and windows, a share `lights` of which shine at night."""
-    value = float(rng.uniform(0.62, 0.95))
-    tint = float(rng.choice([0.0, 0.0, 0.35, 0.7]))
-    side = width * 0.28
-    roof = rng.integers(0, 4)
-    if roof == 1:
-        c.polygon([(x + width * 0.3, top), (x + width * 0.5, top - width * 0.8), (x + width * 0.7, top)], value, tint,
-                  snow=0.7)  # fmt: skip
-        c.box(x + width * 0.49, top - width * 1.2, x + width * 0.53, top - width * 0.6, 0.3, tint)
-    elif roof == 2:
-        c.box(x + width * 0.2, top - 4, x + width * 0.75, top + 1, value * 0.8, tint, snow=0.9)
-    elif roof == 3:
-        c.ellipse(x + width * 0.5, top, width * 0.4, width * 0.36, value, tint, snow=0.8)
-    c.box(x, top, x + width, base, value, tint, snow=0.1)
-    c.box(x + width - side, top, x + width, base, value * 0.35, tint)
-    c.box(x - 0.6, top, x + width + 0.6, top + 1.4, min(1.0, value + 0.1), tint, snow=1.0)
-    wide, high = pane, pane * 1.25
-    for wy in np.arange(top + 4, base - high - 1, high * 1.9):
-        for wx in np.arange(x + 2, x + width - side - wide - 0.5, wide * 1.75):
-            on = rng.random() < lights
-            c.box(wx, wy, wx + wide, wy + high, 0.28, tint * 0.5, emission=1.0 if on else 0.0)
-
-
 def crystal(c: Canvas, rng: Rng, x: float, base: float, h: float, glow: float) -> None:
     """A cluster of leaning shards that glow."""
     for lean, scale in ((-0.45, 0.62), (0.4, 0.7), (0.0, 1.0)):

@@ -83,16 +83,18 @@ class Shot:
         return torch.tensor(values, dtype=torch.float32, device=self.device)
 
 
-def _grey(sky: Tensor, weather: Tensor, hour: Tensor, t: object) -> Tensor:
+def _grey(sky: Tensor, weather: Tensor, hour: Tensor) -> Tensor:
     """Sky stops (N, 3, 3) under the weather."""
 
     def table(v: object) -> Tensor:
         return torch.tensor(v, dtype=torch.float32, device=sky.device)
 
     lum = (sky * table((0.3, 0.55, 0.15))).sum(-1, keepdim=True)
+    dusk = (hour[:, 0] + hour[:, 2])[:, None, None]
+    lum = lum * (1 + (table(p.DUSK_GREY) - 1) * dusk)
     grey = weather @ table(p.GREYING)
     bright = (hour[:, :, None] * weather[:, None, :] * table(p.SKY_BRIGHT)).sum((1, 2))
-    tint = 1 + (table(p.STORM_TINT) - 1) * weather[:, STORM, None]
+    tint = 1 + (table(p.STORM_TINT) - 1) * (weather[:, STORM, None] + 0.6 * weather[:, RAIN, None])
     return (sky + (lum - sky) * grey[:, None, None]) * bright[:, None, None] * tint[:, None]
 
 
@@ -130,7 +132,7 @@ def make_shot(
     alien = scene[:, ALIEN]
     sky = torch.einsum("nh,hsc->nsc", hour, table(p.SKY))
     sky = sky + (torch.einsum("nh,hsc->nsc", hour, table(p.ALIEN_SKY)) - sky) * alien[:, None, None]
-    sky = _grey(sky, weather, hour, None)
+    sky = _grey(sky, weather, hour)
     flash, bolt = _flashes(t.reshape(-1), looks, pictures)
     flash = flash.to(device) * weather[:, STORM]
     sky = sky + flash[:, None, None] * table((0.16, 0.18, 0.26))
@@ -140,6 +142,7 @@ def make_shot(
     gloom = weather[:, RAIN] + weather[:, STORM] + 0.5 * weather[:, FOG]
     lamps = (hour @ table(p.LAMPS) + 0.45 * gloom).clamp(0, 1)
     fog_colour = hour @ table(p.FOG)
+    fog_colour = fog_colour + (sky[:, 2] - fog_colour) * 0.5 * alien[:, None]
     warm = table([look.warmth for look in looks]).repeat_interleave(pictures, 0)
     pixel = ROWS / height
     water_rows = table([WATERLINE.get(n, NO_WATER) for n in names])[scene_id]

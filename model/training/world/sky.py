@@ -8,7 +8,7 @@ from torch import Tensor
 from model.training.world import palettes as p
 from model.training.world.look import Look
 from model.training.world.sampling import held, over, slide, smoothstep, stamp, tile, wrapped
-from model.training.world.shot import FOG, RAIN, STORM, Shot
+from model.training.world.shot import FOG, RAIN, SNOW, STORM, Shot
 from model.training.world.sprites import CELL_HEIGHT, CELL_WIDTH, SPRITES, atlas
 from model.training.world.textures import BOLT_COLUMNS, bolts, clouds, stars
 
@@ -42,7 +42,7 @@ def paint_sky(s: Shot) -> Tensor:
 
 def _stars(s: Shot, sky: Tensor) -> Tensor:
     visible = (s.hour @ s.table(p.STARS)).view(-1, 1, 1, 1)
-    visible = torch.maximum(visible, s.alien * 0.45) * (0.15 + 0.85 * s.disc)
+    visible = torch.maximum(visible, s.alien * 0.45) * (0.15 + 0.85 * s.disc) * (1 - s.w(FOG))
     if float(visible.max()) <= 0:
         return sky
     u = (s.xs[None, None] + (s.look("phase") * 256)[:, None, None]).expand(-1, len(s.ys), -1)
@@ -98,7 +98,7 @@ def _bolts(s: Shot, sky: Tensor) -> Tensor:
         return sky
     sheets = held("bolts", bolts(), s.device).float()
     which, bright = s.bolt[index, 0], s.bolt[index, 1].view(-1, 1, 1, 1)
-    centre = (0.15 + 0.7 * ((which * 0.618 + s.look("phase")[index]) % 1)) * s.vis
+    centre = (0.22 + 0.56 * ((which * 0.618 + s.look("phase")[index]) % 1)) * s.vis
     x = (s.xs.view(1, 1, -1) - centre.view(-1, 1, 1)).expand(-1, len(s.ys), -1)
     y = s.ys.view(1, -1, 1) - BOLT_TOP
     got = stamp(sheets[which.long() % len(sheets)], x + BOLT_COLUMNS / 2 - 0.5, (y - 0.5).expand_as(x))
@@ -121,11 +121,15 @@ def _clouds(s: Shot, sky: Tensor) -> Tensor:
     grey = (s.weather @ s.table(p.GREYING)).view(-1, 1, 1, 1)
     bright = (s.weather @ s.table(p.DECK_BRIGHT)).view(-1, 1, 1, 1)
     bright = bright + (1 - bright) * 0.75 * s.hour[:, 3].view(-1, 1, 1, 1)
-    tint = 1 + (s.table(p.STORM_TINT).view(1, 3, 1, 1) - 1) * s.w(STORM)
+    tint = 1 + (s.table(p.STORM_TINT).view(1, 3, 1, 1) - 1) * (s.w(STORM) + 0.6 * s.w(RAIN))
     lums = [(c * s.table((0.3, 0.55, 0.15)).view(1, 3, 1, 1)).sum(1, keepdim=True) for c in (light, dark)]
+    dusk = (s.hour[:, 0] + s.hour[:, 2]).view(-1, 1, 1, 1)
+    lums = [k * (1 + (s.table(p.DUSK_GREY).view(1, 3, 1, 1) - 1) * dusk) for k in lums]
     light, dark = (over(c, k, grey) * bright * tint for c, k in zip((light, dark), lums, strict=True))
     light = light * (1 - 0.28 * (s.w(STORM) + 0.4 * s.w(RAIN))) + s.flash * 0.34
     dark = dark + s.flash * s.table((0.20, 0.22, 0.32)).view(1, 3, 1, 1)
+    pale = s.w(SNOW) * s.table((0.06, 0.09, 0.15)).view(1, 3, 1, 1)
+    light, dark = light + pale, dark + pale
     wind = s.look("wind") * (1 + 1.5 * s.weather[:, STORM])
     v = s.ys.view(1, 1, -1).expand(s.clips, s.pictures, -1) - 0.5
     for i, kind in enumerate(CLOUDS):
@@ -142,4 +146,5 @@ def _clouds(s: Shot, sky: Tensor) -> Tensor:
         colour = over(dark, light, smoothstep(0.08, 0.92, shade))
         colour = over(colour, s.haze, 0.35 if kind == "far" else 0.12)
         sky = over(sky, colour, got[:, :1] * cover.view(-1, 1, 1, 1) * (0.94 if kind == "deck" else 0.92))
-    return over(sky, s.fog_colour, s.w(FOG) * 0.35)
+    low = smoothstep(0.1, 1.0, s.ys / s.horizon[:, None])[:, None, :, None]
+    return over(sky, s.fog_colour, s.w(FOG) * (0.22 + 0.5 * low))

@@ -94,7 +94,7 @@ def _deck(rng: Rng, scale: int = 3) -> Array:
             edge = np.where(np.abs(away) < size, np.maximum(edge, bulge), edge)
         inside = y < edge[None]
         rise = np.clip((edge[None] - y) / (r * 1.25), 0, 1)
-        shade = np.where(inside, 0.12 + 0.86 * rise * rise * (3 - 2 * rise), shade)
+        shade = np.where(inside, 0.18 + 0.80 * rise * rise * (3 - 2 * rise), shade)
         alpha = np.where(inside, 1.0, alpha)
     fine = np.stack([alpha, shade * alpha]).reshape(2, CLOUD_ROWS, scale, STRIP_WIDTH, scale)
     return fine.mean((2, 4)).astype(np.float32)
@@ -127,20 +127,20 @@ def _scatter(count: int, rng: Rng, paint: Callable[[ImageDraw.ImageDraw, float, 
 
 @lru_cache(maxsize=1)
 def rain() -> Array:
-    """(2, 256, 256) tileable: far and near streaks that fall down the columns, pointed above, broad below.
+    """(2, 256, 256) tileable: far and near streaks that fall down the columns, pointed at both ends.
 
     They are long against their way in one latent frame (4 pictures), so that they live through the VAE.
     """
     rng = np.random.default_rng(7)
     k = 4
     sheets = []
-    for count, length, width, tone in ((64, 36.0, 1.6, 175), (30, 62.0, 2.8, 255)):
+    for count, length, width, tone in ((64, 42.0, 1.9, 190), (30, 70.0, 3.1, 255)):
 
         def streak(pen: ImageDraw.ImageDraw, x: float, y: float, length: float = length, width: float = width,
                    tone: int = tone) -> None:  # fmt: skip
             tall, half = length * float(rng.uniform(0.75, 1.2)) * k, width * float(rng.uniform(0.8, 1.1)) * k / 2
-            pen.polygon([(x, y), (x - half, y + tall), (x + half, y + tall)], fill=tone)
-            pen.ellipse([x - half, y + tall - half, x + half, y + tall + half], fill=tone)
+            low = y + 0.72 * tall
+            pen.polygon([(x, y), (x - half, low), (x, y + tall), (x + half, low)], fill=tone)
 
         sheets.append(_scatter(count, rng, streak, k))
     return np.stack(sheets)

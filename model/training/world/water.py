@@ -70,13 +70,13 @@ def paint_water(s: Shot, ripples: Ripples | None, picture: Tensor) -> Tensor:
     colour = over(image * 0.94, deep, share)
     shine = s.colour(p.SUN)[i] * (0.35 + 0.65 * s.disc[i])
     near = (depth / 14).clamp_max(1)
-    crest = smoothstep(0.36, 0.46, waves[:, :1]) * (0.3 + 0.7 * near)
-    trough = smoothstep(0.36, 0.48, -waves[:, :1]) * near
+    crest = smoothstep(0.30, 0.48, waves[:, :1]) * (0.3 + 0.7 * near)
+    trough = smoothstep(0.30, 0.48, -waves[:, :1]) * near
     colour = over(colour, (s.sky[i, 2].view(-1, 3, 1, 1) + 0.10).clamp(0, 1), crest * 0.32)
     colour = colour * (1 - 0.20 * trough)
     colour = _swell(s, i, waves, depth, colour)
     sun = (s.xs.view(1, 1, 1, -1) - sun_place(s)[0][i].view(-1, 1, 1, 1)) / (9 + depth * 0.42)
-    path = torch.exp(-sun * sun) * smoothstep(-0.02, 0.14, waves[:, 1:]) * s.disc[i]
+    path = torch.exp(-sun * sun) * smoothstep(-0.08, 0.16, waves[:, 1:]) * s.disc[i]
     strength = (s.hour @ s.table((0.85, 0.6, 0.95, 0.6)))[i].view(-1, 1, 1, 1)
     colour = over(colour, shine, (path * strength).clamp(0, 1))
     wet_days = s.weather[i, RAIN] + s.weather[i, STORM]
@@ -93,10 +93,11 @@ def _swell(s: Shot, i: Tensor, waves: Tensor, depth: Tensor, colour: Tensor) -> 
     """Rollers that come nearer, sharp at their foot and foaming in a storm; colour (n, 3, H, W)."""
     strong = s.table([SWELL.get(n, 0.0) for n in NAMES["scene"]])[s.scene_id[i]].view(-1, 1, 1, 1)
     storm = s.w(STORM)[i]
-    at = (torch.log(depth + 22.0) * 2.3 - s.t[i].view(-1, 1, 1, 1) * 0.22 + waves[:, 1:] * 0.30) % 1
+    at = (torch.log(depth + 22.0) * 2.3 - s.t[i].view(-1, 1, 1, 1) * 0.22 + waves[:, 1:] * 0.16) % 1
     near = (depth / 12).clamp_max(1)
+    near = near * ((1 - at) * (depth + 22.0) / (3.5 * s.pixel)).clamp(0, 1)  # an even edge at its foot
     light = (s.sky[i, 2].view(-1, 3, 1, 1) * 0.6 + s.ambient[i] * 0.5).clamp(0, 1)
-    colour = over(colour, light, smoothstep(0.55, 1.0, at) * near * strong * (0.30 + 0.12 * storm))
-    colour = colour * (1 - smoothstep(0.45, 0.0, at) * near * strong * 0.20)
+    colour = over(colour, light, smoothstep(0.50, 0.97, at) * near * strong * 0.46)
+    colour = colour * (1 - smoothstep(0.45, 0.0, at) * near * strong * 0.26)
     foam = smoothstep(0.80, 0.86, at + 0.10 * waves[:, :1]) * near * storm * (0.4 + 0.6 * strong)
     return over(colour, (s.ambient[i] + s.direct[i] + 0.12).clamp(0, 1), foam * 0.7)

@@ -13,7 +13,7 @@ from model.training.world.shot import FOG, RAIN, ROWS, SNOW, STORM, Shot
 from model.training.world.textures import RING_RADIUS, noise, rain, rings, snow
 
 # (rows a second, opacity) of each sheet, far to near.
-RAIN_SHEETS = ((48.0, 0.75), (64.0, 0.92))
+RAIN_SHEETS = ((48.0, 0.72), (64.0, 0.85))
 SNOW_SHEETS = ((9.0, 0.8), (15.0, 0.95), (24.0, 0.95))
 SPLASH_HZ = 0.9
 PUDDLES_FROM = 126.0  # row below which splashes show on land
@@ -85,7 +85,7 @@ def _fog(s: Shot, index: Tensor, amount: Tensor, picture: Tensor) -> Tensor:
     roll = tile(held("noise", noise(), s.device).float(), x * 0.42 + t * 2.4 + camera * 0.2, y * 0.22 + t * 0.5)
     rows = y[:, None]
     cover = torch.zeros_like(rows)
-    for bank, (top, deep, swing, dense) in enumerate(((74.0, 9.0, 11.0, 0.34), (108.0, 7.0, 9.0, 0.42))):
+    for bank, (top, deep, swing, dense) in enumerate(((80.0, 8.0, 12.0, 0.42), (110.0, 9.0, 10.0, 0.56))):
         edge = top + swing * roll[:, bank : bank + 1]
         inside = smoothstep(0.0, 1.0, (rows - edge) / deep) * torch.exp(-(rows - edge).clamp_min(0) / 26)
         cover = cover + inside * dense * (1 - cover)
