@@ -81,7 +81,7 @@ def main() -> int:
 
 def stream(checkpoint: Checkpoint, blocks: int) -> Run:
     """Denoise and decode so many blocks; the second of them begins with a steer."""
-    config, vae, encoder = checkpoint.config, checkpoint.vae, checkpoint.text
+    config, vae, encoder = checkpoint.config, checkpoint.streaming_vae, checkpoint.text
     text, mask = encoder.encode(PROMPT)
     negative, negative_mask = encoder.encode_negative()
     latents = LatentStream(

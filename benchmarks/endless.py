@@ -92,7 +92,7 @@ def run(
     Raises:
         FloatingPointError: a number that is not finite.
     """
-    every, state = max(1, blocks // options.rows), checkpoint.vae.new_state()
+    every, state = max(1, blocks // options.rows), checkpoint.streaming_vae.new_state()
     since, started = span.start, time.perf_counter()
     latents = torch.zeros(())
     for block in span:
@@ -118,7 +118,7 @@ def run(
 
 def _level(checkpoint: Checkpoint, latents: Tensor, state: DecodeState) -> float:
     """Mean brightness, 0 to 255, of the block's pictures."""
-    pictures = [checkpoint.vae.decode(frame, state) for frame in latents.split(1, dim=2)]
+    pictures = [checkpoint.streaming_vae.decode(frame, state) for frame in latents.split(1, dim=2)]
     return float(torch.cat(pictures).float().mean())
 
 

@@ -286,17 +286,17 @@ def open_stream(
         options: further arguments of `LatentStream` or `ChainStream`; `config` is the checkpoint's unless given.
 
     Raises:
-        ValueError: an argument outside its limit.
+        ValueError: an argument outside its limit, or a checkpoint that makes clips only.
     """
     options.setdefault("config", checkpoint.config)
     if checkpoint.kind is not Kind.CLIP:
         return LatentStream(checkpoint.transformer, pool=pool, **options)
     scheduler = checkpoint.scheduler or clip_scheduler()
-    return ChainStream(checkpoint.transformer, checkpoint.vae, scheduler, **options)
+    return ChainStream(checkpoint.transformer, checkpoint.streaming_vae, scheduler, **options)
 
 
 def stream_vae(checkpoint: Checkpoint) -> StreamingVAE | ChainVAE:
-    """What decodes a checkpoint's streams."""
+    """What decodes a checkpoint's streams. Raises ValueError for one that makes clips only."""
     if checkpoint.kind is not Kind.CLIP:
-        return checkpoint.vae
-    return ChainVAE(checkpoint.vae, checkpoint.config.block)
+        return checkpoint.streaming_vae
+    return ChainVAE(checkpoint.streaming_vae, checkpoint.config.block)

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from model.adapted import Adapter, adapted, adapter_set
-from model.checkpoint import Window, load_config, load_text, load_transformer, load_vae
+from model.checkpoint import TransformerOnly, Window, load_config, load_text, load_transformer, load_vae
 from model.devices import Placement, name_of
 from model.lora_source import LoraOption
-from model.positions import first_picture
+from model.positions import first_picture, latent_of
 from model.precision import Precision
 from model.quantize import quantize as apply_scheme
 from model.quantize import require_schemes
-from model.schedule import CLIP_LATENTS, CLIP_STEPS
+from model.schedule import CLIP_PICTURES, CLIP_STEPS
 from model.source import CheckpointError, Source, resolve
 from model.stream import LatentStream, new_pool
 from model.stream_config import StreamConfig
@@ -28,10 +28,12 @@ from model.text import TextEncoder
 from model.transformer import SanaVideoTransformer3DModel
 from model.vae import StreamingVAE
 from model.weights import Kind, kind_of
+from model.whole_vae import NO_STREAMS, WholeVAE
 
 PROMPT = "the sea at sunset"
 GIB = 1 << 30
 MIB = 1 << 20
+CLIP_LATENTS = latent_of(CLIP_PICTURES - 1) + 1
 CLIP_PASSES = 2 * CLIP_STEPS
 """Of a clip: 50 steps, each with and without the prompt."""
 
@@ -45,11 +47,21 @@ class Form:
     size: tuple[int, int]
     """Height and width of the pictures it was published for."""
     note: str = ""
+    temporal_factor: int = 4
+    tried: tuple[int, int] | None = None
+    """Height and width that are tried where nothing else is asked for, with two latent frames; None: a whole clip."""
+
+    @property
+    def clip_latents(self) -> int:
+        """Latent frames of a whole clip."""
+        return latent_of(CLIP_PICTURES - 1, self.temporal_factor) + 1
 
 
 FORMS = {
     16: Form("480p, Wan 2.1 VAE", 8, (480, 832)),
-    128: Form("720p, LTX-2 VAE", 32, (704, 1280), "8 pictures a latent frame, not causal: whole clips only"),
+    128: Form(
+        "720p, LTX-2 VAE", 32, (704, 1280), "8 pictures a latent frame, not causal: whole clips only", 8, (128, 224)
+    ),
     32: Form("DC-AE, an image VAE", 32, (480, 832), "transformer only"),
 }
 
@@ -69,13 +81,13 @@ def check(
     window: Window = None,
     quantize: Mapping[str, str] | None = None,
 ) -> Iterator[str]:
-    """Load a checkpoint and run one block of it; yields lines for people as it goes.
+    """Load a checkpoint and run one block of it, or a pass of a clip; yields lines for people as it goes.
 
     Args:
         path, device, dtype, num_attention_heads: see `model.weights.load_transformer`.
         placement, precision, window, quantize: see `model.checkpoint.load_checkpoint`.
-        height, width: of the pictures, in pixels; None takes the checkpoint's own.
-        latent_frames: of the block; None takes the checkpoint's own.
+        height, width: of the pictures, in pixels; None takes the checkpoint's own, or of a 720p one a small size.
+        latent_frames: of the block; None takes the checkpoint's own, or of a 720p one two.
         loras: adapters to run the block under.
 
     Raises:
@@ -123,8 +135,11 @@ def check(
     factor = vae.spatial_factor if vae is not None else form.spatial_factor if form is not None else 8
     try:
         if kind is not Kind.STREAM and form is not None:
-            config = replace(config, height=form.size[0], width=form.size[1])
-        own_frames = CLIP_LATENTS if kind is Kind.CLIP else config.block
+            own = form.tried or form.size
+            config = replace(config, height=own[0], width=own[1])
+        own_frames = config.block
+        if kind is Kind.CLIP:
+            own_frames = CLIP_LATENTS if form is None else 2 if form.tried else form.clip_latents
         config = replace(
             config,
             height=config.height if height is None else height,
@@ -133,13 +148,15 @@ def check(
             first_block_timesteps=None,
         )
         yield from _run(net, vae, text, config, kind, factor)
+        if isinstance(vae, WholeVAE) and form is not None:
+            yield from _whole_clip(vae, form)
     except ValueError as error:
         raise CheckpointError(str(error)) from error
 
 
 def _run(
     net: SanaVideoTransformer3DModel,
-    vae: StreamingVAE | None,
+    vae: StreamingVAE | WholeVAE | None,
     text: TextEncoder | None,
     config: StreamConfig,
     kind: Kind,
@@ -157,6 +174,8 @@ def _run(
     )
     embeds, mask = _embeds(net, text, config)
     _one_pass(net, embeds, mask, patch[0], (patch[1], patch[2]))  # what only a first pass costs
+    if net.device.type != "cpu":  # an accelerator chooses its kernels when it first sees a size
+        _one_pass(net, embeds, mask, frames, size)
     if net.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(net.device)
     began = _now(net)
@@ -183,21 +202,39 @@ def _run(
         raise CheckpointError("the latents are not finite numbers")
     if vae is not None:
         began = _now(net)
-        state = vae.new_state()
-        pictures = sum(len(vae.decode(latents[:, :, f : f + 1], state)) for f in range(frames))
+        pictures, said = _decode(vae, latents)
         decode_s = _now(net) - began
-        yield _line(
-            "pictures", f"{pictures}, decoded in {decode_s:.2f} s; {state.nbytes / MIB:.1f} MiB of decoder state"
-        )
+        yield _line("pictures", f"{pictures}, decoded in {decode_s:.2f} s; {said}")
         spent_s += decode_s
-    rate_hz = first_picture(frames) / spent_s
+    rate_hz = first_picture(frames, 4 if vae is None else vae.temporal_factor) / spent_s
     if kind is not Kind.CLIP:
         counted = "its commit and decoding counted" if vae is not None else "its commit counted, decoding not"
         yield _line("speed", f"{rate_hz:.1f} pictures a second, {counted}; made for {config.rate_hz:g}")
     elif vae is not None:
         yield _line("speed", f"{spent_s:.0f} s a clip, {rate_hz:.2f} pictures a second; shown at {config.rate_hz:g}")
-        yield _line("streaming", "chained clips: each begins with the last picture of the one before")
+        chained = "chained clips: each begins with the last picture of the one before"
+        yield _line("streaming", f"none: {NO_STREAMS}" if isinstance(vae, WholeVAE) else chained)
     yield _line("memory", _memory(net))
+
+
+def _decode(vae: StreamingVAE | WholeVAE, latents: Tensor) -> tuple[int, str]:
+    """Pictures decoded, and what that takes of memory."""
+    if isinstance(vae, WholeVAE):
+        taken = vae.decode_nbytes(*latents.shape[2:])
+        return len(vae.decode(latents)), f"{taken / MIB:.1f} MiB of activations"
+    state = vae.new_state()
+    pictures = sum(len(vae.decode(frame, state)) for frame in latents.split(1, dim=2))
+    return pictures, f"{state.nbytes / MIB:.1f} MiB of decoder state"
+
+
+def _whole_clip(vae: WholeVAE, form: Form) -> Iterator[str]:
+    """What a clip as the form was published takes, which was not tried unless it was asked for."""
+    height, width = form.size
+    taken = vae.decode_nbytes(form.clip_latents, height // form.spatial_factor, width // form.spatial_factor)
+    yield _line(
+        "whole clip", f"{height}x{width}, {CLIP_PICTURES} pictures: decoding takes {taken / GIB:.1f} GiB more"
+    )
+    yield _line("", f"try it: --height {height} --width {width} --latent-frames {form.clip_latents}")
 
 
 def _lora(net: SanaVideoTransformer3DModel, option: LoraOption) -> tuple[Adapter, float]:
@@ -239,16 +276,16 @@ def _memory_rule(config: StreamConfig) -> str:
     return f"{remembers}, precision {config.precision}"
 
 
-def _try_vae(source: Source, placement: Placement, channels: int) -> tuple[StreamingVAE | None, str]:
+def _try_vae(source: Source, placement: Placement, channels: int) -> tuple[StreamingVAE | WholeVAE | None, str]:
     try:
         vae = load_vae(source.folder, placement.device, placement.vae_dtype)
-    except CheckpointError as error:
-        if "so it can't stream" in str(error):
-            return None, str(error)
-        raise
+    except TransformerOnly as error:
+        return None, str(error)
     if vae.channels != channels:
         raise CheckpointError(f"the VAE has {vae.channels} latent channels, the transformer {channels}")
-    memory = f"remembers {vae.memory_latent_frames} latent frames"
+    memory = (
+        "decodes whole clips" if isinstance(vae, WholeVAE) else f"remembers {vae.memory_latent_frames} latent frames"
+    )
     factors = f"{vae.spatial_factor}x{vae.spatial_factor} pixels, {vae.temporal_factor} pictures a latent"
     return vae, f"{_parameters(vae.vae):,} parameters, {name_of(vae.dtype)}, {factors}, {memory}"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from diffusers import AutoencoderKLWan
+from diffusers import AutoencoderKLLTX2Video, AutoencoderKLWan
 from safetensors import SafetensorError
 
 from model.convert import convert
@@ -22,7 +22,8 @@ from model.stream_config import StreamConfig
 from model.text import TextEncoder
 from model.transformer import SanaVideoTransformer3DModel
 from model.vae import StreamingVAE
-from model.weights import Kind, kind_of, load_transformer, weights_hash
+from model.weights import Kind, kind_of, latent_channels, load_transformer, weights_hash
+from model.whole_vae import NO_STREAMS, WholeVAE
 
 __all__ = [
     "Checkpoint",
@@ -36,21 +37,31 @@ __all__ = [
     "weights_hash",
 ]
 
-VAE_CLASS = "AutoencoderKLWan"
-OTHER_VAES = {
-    "AutoencoderKLLTX2Video": "decodes whole clips only (8 pictures a latent frame, not causal; the pipelines do)",
-    "AutoencoderDC": "decodes single pictures only",
+VAES: Mapping[str, tuple[Any, Any]] = {
+    "AutoencoderKLWan": (AutoencoderKLWan, StreamingVAE),
+    "AutoencoderKLLTX2Video": (AutoencoderKLLTX2Video, WholeVAE),
 }
+"""diffusers' classes by name, and ours over them."""
+DC_AE = "AutoencoderDC"
+DC_AE_CHANNELS = 32
+TRANSFORMER_ONLY = (
+    "DC-AE form (32 latent channels), transformer only: no video VAE for it is in diffusers, so it makes neither "
+    "streams nor clips; model.SanaVideoPipeline gives its latents (vae=None, output_type='latent')"
+)
 Window = int | Literal["none"] | None
 LOADING_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
 
 
+class TransformerOnly(CheckpointError):
+    """A checkpoint of the DC-AE form: there are no pictures to be had of it."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything a stream needs of a checkpoint, ready to run."""
+    """Everything a stream or a clip needs of a checkpoint, ready to run."""
 
     transformer: SanaVideoTransformer3DModel
-    vae: StreamingVAE
+    vae: StreamingVAE | WholeVAE
     text: TextEncoder
     config: StreamConfig
     weights_hash: str
@@ -61,6 +72,18 @@ class Checkpoint:
     """Diffusers' scheduler for whole clips; None takes `model.schedule.clip_scheduler`."""
     quantised: Mapping[str, Share] = field(default_factory=dict)
     """Of the parts that run in fewer bits."""
+
+    @property
+    def no_streams(self) -> str | None:
+        """Why it makes clips only, in words for people; None where it streams too."""
+        return NO_STREAMS if isinstance(self.vae, WholeVAE) else None
+
+    @property
+    def streaming_vae(self) -> StreamingVAE:
+        """The VAE of a checkpoint that streams. Raises ValueError for one that makes clips only."""
+        if isinstance(self.vae, WholeVAE):
+            raise ValueError(f"clips only: {NO_STREAMS}")
+        return self.vae
 
 
 def load_checkpoint(
@@ -74,6 +97,8 @@ def load_checkpoint(
     quantize: Mapping[str, str] | None = None,
 ) -> Checkpoint:
     """Load transformer, VAE, text encoder, tokenizer and `stream.json` (where there is none, LongSANA's values).
+
+    A bidirectional checkpoint with the LTX-2 VAE (720p) makes clips only, see `Checkpoint.no_streams`.
 
     Args:
         path: a diffusers folder; a `.pth` with the folders `vae`, `text_encoder` and `tokenizer` beside it; or a hub
@@ -112,7 +137,7 @@ def load_checkpoint(
         )
     kind, scheduler = kind_of(source), load_scheduler(source.folder)
     if kind is Kind.CLIP:
-        config = clip_config(config, scheduler, transformer.config, vae.spatial_factor)
+        config = clip_config(config, scheduler, transformer.config, vae.spatial_factor, vae.temporal_factor)
     return Checkpoint(transformer, vae, text, config, weights_hash(source), kind, scheduler, shares)
 
 
@@ -152,39 +177,51 @@ def load_text(source: Source, config: StreamConfig, placement: Placement | None 
         raise CheckpointError(f"{source.folder / 'text_encoder'}: {one_line(error)}") from error
 
 
-def load_vae(path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> StreamingVAE:
+def load_vae(
+    path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> StreamingVAE | WholeVAE:
     """Load the VAE of a diffusers folder.
 
     Raises:
+        TransformerOnly: it makes single pictures.
         CheckpointError: names the folder, its unfit class, or the missing, unexpected or misshapen parameter.
     """
     folder = Path(path) / "vae"
-    _check_vae_class(folder)
+    theirs, ours = _vae_classes(folder)
     try:
-        vae, found = AutoencoderKLWan.from_pretrained(
+        vae, found = theirs.from_pretrained(
             folder, local_files_only=True, torch_dtype=dtype or default_dtype(device), output_loading_info=True
         )
         for what in ("missing", "unexpected", "mismatched"):
             if names := found[f"{what}_keys"]:
                 raise CheckpointError(f"{folder}: {what} parameter {min(map(str, names))}")
-        return StreamingVAE(vae.to(device))
+        wrapped: StreamingVAE | WholeVAE = ours(vae.to(device))
+        return wrapped
     except LOADING_ERRORS as error:
         raise CheckpointError(f"{folder}: {one_line(error)}") from error
 
 
 def _check_parts(source: Source) -> None:
     missing = source.missing_parts
+    if "vae" in missing and latent_channels(source) == DC_AE_CHANNELS:
+        raise TransformerOnly(f"{source.place}: the VAE is missing: {TRANSFORMER_ONLY}")
     if source.weights is None and not (source.folder / TRANSFORMER).is_dir():
         missing = [TRANSFORMER, *missing]
     if missing:
         words = f"the folder {missing[0]} is" if len(missing) == 1 else f"the folders {', '.join(missing)} are"
         where = "" if source.weights is None else f" beside it, in {source.folder}"
         raise CheckpointError(f"{source.place}: {words} missing{where}")
-    _check_vae_class(source.folder / "vae")
+    kind, (_, ours) = kind_of(source), _vae_classes(source.folder / "vae")
+    if ours is WholeVAE and kind is not Kind.CLIP:
+        raise CheckpointError(f"{source.place}: {kind.value}, but {NO_STREAMS}")
 
 
-def _check_vae_class(folder: Path) -> None:
-    name = read_json(folder / "config.json").get("_class_name")
-    if name != VAE_CLASS:
-        why = OTHER_VAES.get(str(name), f"is not {VAE_CLASS}")
-        raise CheckpointError(f"{folder}: a {name} {why}, so it can't stream")
+def _vae_classes(folder: Path) -> tuple[Any, Any]:
+    name = str(read_json(folder / "config.json").get("_class_name"))
+    if name == DC_AE:
+        raise TransformerOnly(
+            f"{folder}: an {name} makes single pictures, the video VAE is missing: {TRANSFORMER_ONLY}"
+        )
+    if name not in VAES:
+        raise CheckpointError(f"{folder}: {name} is none of {', '.join(VAES)}")
+    return VAES[name]

@@ -73,9 +73,13 @@ class Convert:
     def run(self, args: argparse.Namespace) -> int:
         try:
             source = resolve(args.src)
+            from model.checkpoint import DC_AE_CHANNELS, TRANSFORMER_ONLY
             from model.convert import convert
+            from model.weights import latent_channels
 
             print(convert(source, args.dst, args.heads))
+            if latent_channels(source) == DC_AE_CHANNELS:
+                print(f"streamer convert: {TRANSFORMER_ONLY}", file=sys.stderr)
         except CheckpointError as error:
             print(f"streamer convert: {error}", file=sys.stderr)
             return BAD_INPUT

@@ -13,7 +13,8 @@ How its latents are made is the checkpoint's own way (`Checkpoint.kind`):
   its first block, which takes the latent frames that don't fill a block, as its authors make clips;
 * a bidirectional one (`Kind.CLIP`): all latent frames at once with the checkpoint's scheduler, see `model.denoise`.
   Equal to `SanaVideoPipeline` (or, with an image, `SanaImageToVideoPipeline`) with
-  `generator=torch.Generator().manual_seed(seed)`.
+  `generator=torch.Generator().manual_seed(seed)`. With the LTX-2 VAE (720p) the first unit of decoding decodes all of
+  it, the others only give it out: that VAE can't do parts.
 """
 
 from __future__ import annotations
@@ -31,14 +32,16 @@ from model.checkpoint import Checkpoint
 from model.denoise import WholeClip
 from model.image_start import first_latent
 from model.passes import Text
-from model.positions import first_picture, latent_of
+from model.positions import PICTURES_PER_LATENT, first_picture, latent_of
 from model.sampler import spaced_timesteps
 from model.schedule import clip_scheduler
 from model.state import StatePool
 from model.stream import LatentStream, advance
 from model.stream_config import StreamConfig
 from model.transformer import SanaVideoTransformer3DModel
+from model.vae import StreamingVAE
 from model.weights import Kind
+from model.whole_vae import WholeVAE, to_pictures
 
 MAX_STEPS = 1000
 MAX_GUIDANCE_SCALE = 50.0
@@ -112,10 +115,11 @@ class Clip:
         self._vae = checkpoint.vae
         self._frames = spec.frames
         self._maker = maker_of(checkpoint, spec, loras=loras, pool=pool, bucket=bucket)
-        self._decoder = self._vae.new_state()
-        self._latents = latent_frames(spec.frames)
+        self._decoder = _WholeDecoder(self._vae) if isinstance(self._vae, WholeVAE) else _Decoder(self._vae)
+        self._latents = latent_frames(spec.frames, self._vae.temporal_factor)
         self._clean: deque[Tensor] = deque()  # latent frames (1, channels, 1, h, w), not yet decoded
         self._pictures: deque[Tensor] = deque()
+        self._decoded = 0
         self.total = self._maker.passes_left + self._latents
         """Units of work: transformer passes and decoded latent frames."""
         self.done = 0
@@ -142,9 +146,9 @@ class Clip:
         if self.finished:
             raise RuntimeError("the clip is finished")
         if self._clean:
-            first = first_picture(self._decoder.position)
-            pictures = self._vae.decode(self._clean.popleft(), self._decoder)
-            self._pictures.append(pictures[: self._frames - first].cpu())
+            pictures = self._decoder.next(self._clean)
+            self._pictures.append(pictures[: self._frames - self._decoded].cpu())
+            self._decoded += len(pictures)
         else:
             latents = self._maker.step()
             if latents is not None:
@@ -156,7 +160,7 @@ class Clip:
             self._free()
 
     def pictures(self) -> Iterator[Tensor]:
-        """Pictures decoded since they were last asked for: uint8 (n, height, width, 3) on the CPU, n of 1 to 4."""
+        """Pictures decoded since they were last asked for: uint8 (n, height, width, 3) on the CPU, n of 1 to 8."""
         while self._pictures:
             yield self._pictures.popleft()
 
@@ -168,8 +172,45 @@ class Clip:
 
     def _free(self) -> None:
         self._maker.close()
-        self._decoder.reset()
+        self._decoder.close()
         self._clean.clear()
+
+
+class _Decoder:
+    """Decodes a clip latent frame by latent frame."""
+
+    def __init__(self, vae: StreamingVAE) -> None:
+        self._vae, self._state = vae, vae.new_state()
+
+    def next(self, clean: deque[Tensor]) -> Tensor:
+        """Take the first of the clean latent frames; its pictures, uint8 (n, height, width, 3)."""
+        return self._vae.decode(clean.popleft(), self._state)
+
+    def close(self) -> None:
+        """Free what it holds."""
+        self._state.reset()
+
+
+class _WholeDecoder:
+    """Decodes a whole clip at the first call, and gives it out latent frame by latent frame."""
+
+    def __init__(self, vae: WholeVAE) -> None:
+        self._vae = vae
+        self._samples: Tensor | None = None
+        self._latent = 0
+
+    def next(self, clean: deque[Tensor]) -> Tensor:
+        """As `_Decoder`; the first call needs all of the clip to be clean."""
+        if self._samples is None:
+            self._samples = self._vae.decode_samples(torch.cat(list(clean), dim=2))
+        clean.popleft()
+        first, end = (first_picture(latent, self._vae.temporal_factor) for latent in (self._latent, self._latent + 1))
+        self._latent += 1
+        return to_pictures(self._samples[:, :, first:end])
+
+    def close(self) -> None:
+        """Free what it holds."""
+        self._samples = None
 
 
 class StreamMaker:
@@ -233,9 +274,9 @@ def longsana_first_block(latents: int, block: int) -> int:
     return latents if latents < 2 * block else block + latents % block
 
 
-def latent_frames(frames: int) -> int:
+def latent_frames(frames: int, per_latent: int = PICTURES_PER_LATENT) -> int:
     """Latent frames that hold so many pictures."""
-    return latent_of(frames - 1) + 1
+    return latent_of(frames - 1, per_latent) + 1
 
 
 def maker_of(
@@ -249,7 +290,7 @@ def maker_of(
     """What makes the latents of a clip, spec as `checked` gives it."""
     assert spec.height is not None
     assert spec.width is not None
-    vae, frames = checkpoint.vae, latent_frames(spec.frames)
+    vae, frames = checkpoint.vae, latent_frames(spec.frames, checkpoint.vae.temporal_factor)
     height, width = spec.height // vae.spatial_factor, spec.width // vae.spatial_factor
     image = None if spec.image is None else first_latent(vae, spec.image, spec.height, spec.width)
     scale = checkpoint.config.guidance_scale if spec.guidance_scale is None else spec.guidance_scale

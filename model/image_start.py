@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from model.vae import StreamingVAE
+from model.whole_vae import WholeVAE
 
 Picture = Image.Image | Tensor
 
@@ -45,7 +46,7 @@ def picture_tensor(picture: Picture, height: int, width: int) -> Tensor:
     return pixels.view(1, height, width, 3)
 
 
-def first_latent(vae: StreamingVAE, picture: Picture, height: int, width: int) -> Tensor:
+def first_latent(vae: StreamingVAE | WholeVAE, picture: Picture, height: int, width: int) -> Tensor:
     """The normalised latent (1, channels, 1, h, w), float32, that `LatentStream(image=...)` takes.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Arithmetic of positions: pictures and latent frames of a causal 4x video VAE.
+"""Arithmetic of positions: pictures and latent frames of a video VAE, 4 pictures a latent frame unless one says so.
 
 Latent frame f holds picture 0 (f = 0) or pictures 4f-3 .. 4f (f >= 1).
 """
@@ -8,9 +8,9 @@ from __future__ import annotations
 PICTURES_PER_LATENT = 4
 
 
-def first_picture(latent: int) -> int:
+def first_picture(latent: int, per_latent: int = PICTURES_PER_LATENT) -> int:
     """Index of the first picture of a latent frame."""
-    return 0 if latent == 0 else PICTURES_PER_LATENT * latent - 3
+    return 0 if latent == 0 else per_latent * (latent - 1) + 1
 
 
 def pictures(latent: int) -> int:
@@ -18,6 +18,6 @@ def pictures(latent: int) -> int:
     return 1 if latent == 0 else PICTURES_PER_LATENT
 
 
-def latent_of(picture: int) -> int:
+def latent_of(picture: int, per_latent: int = PICTURES_PER_LATENT) -> int:
     """The latent frame that holds a picture."""
-    return (picture + 3) // PICTURES_PER_LATENT
+    return (picture + per_latent - 1) // per_latent

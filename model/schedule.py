@@ -11,6 +11,7 @@ import diffusers
 from diffusers import DPMSolverMultistepScheduler
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
+from model.positions import latent_of
 from model.source import CheckpointError, one_line, read_json
 from model.stream_config import StreamConfig
 
@@ -19,9 +20,11 @@ CONFIG = "scheduler_config.json"
 CLIP_FLOW_SHIFT = 8.0
 CLIP_STEPS = 50
 CLIP_GUIDANCE_SCALE = 6.0
-CLIP_LATENTS = 21
+CLIP_PICTURES = 81
 CLIP_ASPECT = 832 / 480
-"""Of SANA-Video's published five-second checkpoints: 81 pictures of 480x832."""
+"""Of SANA-Video's published five-second checkpoints: 81 pictures of 480x832,"""
+CLIP_ASPECT_720P = 1280 / 704
+"""and of 704x1280, where a latent pixel has 32 pixels."""
 
 
 def clip_scheduler() -> DPMSolverMultistepScheduler:
@@ -31,14 +34,16 @@ def clip_scheduler() -> DPMSolverMultistepScheduler:
     )
 
 
-def clip_config(config: StreamConfig, scheduler: Any, transformer: Any, spatial_factor: int) -> StreamConfig:
+def clip_config(
+    config: StreamConfig, scheduler: Any, transformer: Any, spatial_factor: int, temporal_factor: int = 4
+) -> StreamConfig:
     """How a bidirectional checkpoint streams, as `model.chain` does it: a block is a clip.
 
     Args:
         config: of the text, and what else does not depend on how it streams.
         scheduler: diffusers'.
         transformer: its config; `sample_size` tells the short side that it was trained for.
-        spatial_factor: pixels of a latent pixel.
+        spatial_factor, temporal_factor: pixels of a latent pixel, pictures of a latent frame.
 
     Raises:
         ValueError: names the field and its limit.
@@ -48,12 +53,14 @@ def clip_config(config: StreamConfig, scheduler: Any, transformer: Any, spatial_
     own = scheduler.config
     unit = spatial_factor * transformer.patch_size[2]
     side = transformer.sample_size * spatial_factor * transformer.patch_size[1]
+    aspect = CLIP_ASPECT_720P if spatial_factor == 32 else CLIP_ASPECT
+    latents = latent_of(CLIP_PICTURES - 1, temporal_factor) + 1
     return replace(
         config,
         height=side,
-        width=round(side * CLIP_ASPECT / unit) * unit,
-        block_latent_frames=(CLIP_LATENTS - 1,),
-        first_block_latent_frames=CLIP_LATENTS,
+        width=round(side * aspect / unit) * unit,
+        block_latent_frames=(latents - 1,),
+        first_block_latent_frames=latents,
         sampler="euler",
         timesteps=tuple(float(t) for t in scheduler.timesteps),
         first_block_timesteps=None,

@@ -32,7 +32,7 @@ class VideoStream(Iterator[Tensor]):
             checkpoint, which streams as clips in a row, those of `model.chain.ChainStream`.
 
     Raises:
-        ValueError: a size not made of whole patches, or an option outside its limit.
+        ValueError: a size not made of whole patches, an option outside its limit, or a checkpoint of clips only.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class VideoStream(Iterator[Tensor]):
         **options: Any,
     ) -> None:
         self.checkpoint = checkpoint
-        config, factor = checkpoint.config, checkpoint.vae.spatial_factor
+        config, factor = checkpoint.config, checkpoint.streaming_vae.spatial_factor
         height, width = height or config.height, width or config.width
         if height % factor or width % factor:
             raise ValueError(f"pictures of {height}x{width} are not multiples of {factor}")

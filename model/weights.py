@@ -26,6 +26,8 @@ LONGSANA_PIPELINE = "LongSanaVideoPipeline"
 LONGSANA_NAME = re.compile(r"longlive|longsana|long-sana|long_sana", re.IGNORECASE)
 WEIGHTS = "diffusion_pytorch_model"
 HASHED_PARTS = (TRANSFORMER, "vae", "text_encoder")
+DEFAULT_CHANNELS = 16
+"""Of latents, in a transformer's config that doesn't say."""
 _READ_BYTES = 1 << 20
 
 
@@ -105,6 +107,20 @@ def read_transformer(
         )
     transformer = _build(config, folder / "config.json")
     return transformer, _read_tensors(folder, dict(parameter_shapes(transformer)))
+
+
+def latent_channels(source: Source) -> int | None:
+    """Channels of the latents, without loading the transformer; None where its form doesn't say.
+
+    Raises:
+        CheckpointError: a file that can't be read.
+    """
+    if source.weights is not None:
+        embed = read_pth(source.weights).tensors.get("x_embedder.proj.weight")
+        return None if embed is None else int(embed.shape[1])
+    file = source.transformer / "config.json"
+    found = read_json(file).get("in_channels", DEFAULT_CHANNELS) if file.is_file() else None
+    return found if isinstance(found, int) else None
 
 
 def weights_hash(path: str | Path | Source) -> str:

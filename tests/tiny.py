@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,48 @@ def save_tiny_model(folder: Path, **stream: Any) -> Path:
     }
     (folder / "model_index.json").write_text(json.dumps(index, indent=1))
     (folder / "stream.json").write_text(json.dumps(STREAM | stream, indent=1))
+    return folder
+
+
+def save_tiny_720p(folder: Path, tiny_model: Path) -> Path:
+    """Save a checkpoint of the 720p form under `folder`; text and scheduler are those of `tiny_model`.
+
+    Its own size is 64x128 (width 128), latents (1, 128, n, 2, 4), 8 pictures a latent frame.
+    """
+    import torch
+    from diffusers import AutoencoderKLLTX2Video, SanaVideoTransformer3DModel
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        transformer = SanaVideoTransformer3DModel(
+            in_channels=128,
+            out_channels=128,
+            patch_size=(1, 1, 1),
+            num_attention_heads=2,
+            attention_head_dim=24,
+            num_layers=2,
+            num_cross_attention_heads=2,
+            cross_attention_head_dim=24,
+            cross_attention_dim=48,
+            caption_channels=32,
+            sample_size=2,
+        )
+        vae = AutoencoderKLLTX2Video(
+            block_out_channels=(8, 16, 32, 64),
+            decoder_block_out_channels=(8, 16, 32),
+            layers_per_block=(1,) * 5,
+            decoder_layers_per_block=(1,) * 4,
+            decoder_causal=False,
+            spatial_compression_ratio=32,
+            temporal_compression_ratio=8,
+        )
+        vae.latents_mean.uniform_(-0.5, 0.5)
+        vae.latents_std.uniform_(0.5, 1.5)
+    shutil.copytree(tiny_model, folder, ignore=shutil.ignore_patterns("stream.json", "transformer", "vae"))
+    transformer.save_pretrained(folder / "transformer")
+    vae.save_pretrained(folder / "vae")
+    file = folder / "model_index.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"vae": ["diffusers", "AutoencoderKLLTX2Video"]}))
     return folder
 
 

@@ -59,7 +59,7 @@ class Roll:
         timesteps: Sequence[float] | None = None,
         images: Tensor | None = None,
     ) -> None:
-        config, vae, device = checkpoint.config, checkpoint.vae, checkpoint.transformer.device
+        config, vae, device = checkpoint.config, checkpoint.streaming_vae, checkpoint.transformer.device
         pixels = size or (config.height, config.width)
         height, width = pixels[0] // vae.spatial_factor, pixels[1] // vae.spatial_factor
         pool = new_pool(checkpoint.transformer, height, width, config, slab=len(prompts))
@@ -105,7 +105,7 @@ class Roll:
 
     def skip(self, frames: int | None = None) -> None:
         """Go on by a block without decoding it."""
-        keep = self._checkpoint.vae.memory_latent_frames
+        keep = self._checkpoint.streaming_vae.memory_latent_frames
         self._memory.append(self.latents(frames))
         while sum(block.shape[2] for block in self._memory[1:]) >= keep:
             self._memory.pop(0)
@@ -113,7 +113,7 @@ class Roll:
     def pictures(self, blocks: int | Sequence[int]) -> Tensor:
         """Pictures (streams, t, 3, height, width) uint8, on the device, of so many blocks, or of blocks so long."""
         lengths = [None] * blocks if isinstance(blocks, int) else blocks
-        vae = self._checkpoint.vae
+        vae = self._checkpoint.streaming_vae
         if self._memory:
             known = torch.cat(self._memory, 2)
             first = self._streams[0].next_frame - known.shape[2]

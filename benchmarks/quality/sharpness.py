@@ -51,7 +51,7 @@ def measure(context: Context) -> list[Table]:
 
     renders = context.rendered(some, context.block_pictures + 1)
     add("renders", renders)
-    add("reconstructions", reconstructed(context.checkpoint.vae, renders))
+    add("reconstructions", reconstructed(context.checkpoint.streaming_vae, renders))
     for passes in (None, *PASSES):
         if context.late:
             break

@@ -11,6 +11,7 @@ import torch
 from pth import random_pth
 from tiny_lora import save_tiny_lora
 
+from model.checkpoint import CheckpointError, load_checkpoint
 from model.cli import check, convert
 
 
@@ -109,6 +110,48 @@ def test_a_bidirectional_checkpoint_says_how_it_streams(
     said = lines_of(capsys.readouterr().out)
     assert said["streaming"] == "chained clips: each begins with the last picture of the one before"
     assert " s a clip, " in said["speed"]
+
+
+def test_a_720p_checkpoint_makes_a_step_of_a_tiny_clip(tiny_720p: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(check, "--model", str(tiny_720p), "--dtype", "fp32") == 0
+    out, err = capsys.readouterr()
+    said = lines_of(out)
+    assert err == ""
+    assert said["form"].startswith("720p, LTX-2 VAE; 8 pictures a latent frame, not causal")
+    assert said["vae"].endswith("float32, 32x32 pixels, 8 pictures a latent, decodes whole clips")
+    assert said["size"] == "128x224, latents 4x7, 2 frames = 56 tokens"
+    assert said["pictures"].startswith("9, decoded in ")
+    assert said["streaming"].startswith("none: its VAE (AutoencoderKLLTX2Video) is not causal")
+    assert said["whole clip"].startswith("704x1280, 81 pictures: decoding takes ")
+    assert "--height 704 --width 1280 --latent-frames 11" in out
+
+
+@pytest.mark.parametrize("vae", ["none", "AutoencoderDC"])
+def test_a_dc_ae_checkpoint_is_a_transformer_only(
+    vae: str, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for part in ("text_encoder", "tokenizer"):
+        shutil.copytree(tiny_model / part, tmp_path / part)
+    if vae != "none":
+        (tmp_path / "vae").mkdir()
+        (tmp_path / "vae/config.json").write_text(f'{{"_class_name": "{vae}"}}')
+    file = tmp_path / "net.pth"
+    torch.save({"state_dict": random_pth(width=224, channels=32, captions=32, patch=(1, 1, 1))}, file)
+    assert run(check, "--model", str(file), "--height", "64", "--width", "96", "--latent-frames", "2") == 0
+    said = lines_of(capsys.readouterr().out)
+    assert said["form"] == "DC-AE, an image VAE; transformer only"
+    assert said["vae"].startswith(
+        "missing" if vae == "none" else f"{tmp_path / 'vae'}: an AutoencoderDC makes single"
+    )
+    assert run(convert, str(file), str(tmp_path / "folder")) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{tmp_path / 'folder'}\n"
+    assert err.startswith("streamer convert: DC-AE form (32 latent channels), transformer only: ")
+    for source in (file, tmp_path / "folder"):
+        with pytest.raises(
+            CheckpointError, match=r"VAE is missing: DC-AE form \(32 latent channels\), transformer only"
+        ):
+            load_checkpoint(source)
 
 
 @pytest.mark.parametrize(

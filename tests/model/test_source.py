@@ -142,7 +142,7 @@ def test_converting_a_causal_folder_names_diffusers_own_classes(causal: Path, tm
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("AutoencoderKLLTX2Video", "whole clips only"), ("AutoencoderDC", "single pictures"), ("UNet", "is not")],
+    [("AutoencoderKLLTX2Video", "whole clips only"), ("AutoencoderDC", "single pictures"), ("UNet", "is none of")],
 )
 def test_a_vae_that_cannot_stream_is_said(causal: Path, name: str, message: str) -> None:
     (causal / "vae/config.json").write_text(json.dumps({"_class_name": name}))
