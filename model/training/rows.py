@@ -22,6 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.training.depthwise import gated
+
 ATTENTION_EPS = 1e-15
 
 
@@ -266,20 +268,9 @@ def layer_mix(
 
 
 def _ffn(ff: Any, h: Tensor, size: tuple[int, int]) -> Tensor:
-    height, width = size
-    rows = h.shape[0]
-    weight = ff.conv_inverted.weight.to(h.dtype).flatten(1)
-    wide = F.silu(F.linear(h, weight, ff.conv_inverted.bias.to(h.dtype)))
-    picture = wide.reshape(rows, height, width, -1)
-    padded = F.pad(picture, (0, 0, 1, 1, 1, 1))
-    depth = ff.conv_depth.weight.to(h.dtype)[:, 0]
-    taps = ff.conv_depth.bias.float().expand(rows, height, width, -1)
-    for i in range(3):
-        for j in range(3):
-            taps = taps + padded[:, i : i + height, j : j + width].float() * depth[:, i, j].float()
-    value, gate = taps.chunk(2, dim=-1)
-    gated = (value * F.silu(gate)).to(h.dtype)
-    return F.linear(gated, ff.conv_point.weight.to(h.dtype).flatten(1)).flatten(1, 2)
+    hidden = F.linear(h, ff.conv_inverted.weight.to(h.dtype).flatten(1)).unflatten(1, size)
+    inside = gated(hidden, ff.conv_inverted.bias, ff.conv_depth.weight, ff.conv_depth.bias)
+    return F.linear(inside, ff.conv_point.weight.to(h.dtype).flatten(1)).flatten(1, 2)
 
 
 def layer_end(block: Any, x: Tensor, table: Tensor, y: Tensor, left: Tensor, right: Tensor) -> Tensor:
