@@ -21,28 +21,35 @@ NONE, BOAT, UFO, TRAIN, LIGHTHOUSE = (_NAMES.index(n) for n in ("none", "sailboa
 
 @dataclass(frozen=True)
 class Ways:
-    """How a subject is shown. size: scale of its cell; cycles: of its animation a second; row: its centre's row in
-    the air; sway: (across, up) in rows; period of the sway in s; foot: cell row of the foot of one that stands."""
+    """How a subject is shown. size: scale of its cell; width: cell columns that it fills; cycles: of its animation a
+    second; row: its centre's row in the air; sway: (across, up) in rows; period of the sway in s; foot: cell row of
+    the foot of one that stands; aside: how far from the middle it keeps, as a share of the width."""
 
     size: float
+    width: float
     cycles: float
     row: float
     sway: tuple[float, float]
     period: float
     foot: float = 90.0
+    aside: float = 0.0
 
+
+_LOOP = 1 / 3  # Hz: one frame a picture at 16 Hz
 
 WAYS = {
-    "none": Ways(1.0, 0.0, 50, (0, 0), 9),
-    "sailboat": Ways(0.58, 0.35, 60, (16, 1.0), 13, 88),
-    "balloon": Ways(0.64, 0.3, 50, (12, 3.5), 9),
-    "birds": Ways(0.74, 0.75, 46, (14, 3.0), 8),
-    "train": Ways(0.70, 0.9, 90, (16, 0.0), 12, 94),
-    "whale": Ways(0.66, 0.5, 50, (14, 4.0), 9),
-    "ufo": Ways(0.60, 0.7, 42, (16, 3.5), 7),
-    "lighthouse": Ways(0.66, 0.2, 90, (0, 0.0), 9, 94),
-    "dragon": Ways(0.74, 0.8, 50, (15, 4.0), 7),
+    "none": Ways(1.0, 160, 0.0, 50, (0, 0), 9),
+    "sailboat": Ways(0.70, 124, _LOOP / 2, 60, (14, 1.0), 13, 90),
+    "balloon": Ways(0.78, 74, _LOOP / 2, 50, (12, 3.5), 10),
+    "birds": Ways(0.92, 156, 2 * _LOOP, 48, (10, 3.0), 10),
+    "train": Ways(0.80, 158, _LOOP, 90, (12, 0.0), 14, 94),
+    "whale": Ways(0.80, 152, _LOOP, 50, (12, 3.5), 10),
+    "ufo": Ways(0.66, 154, _LOOP, 44, (14, 3.0), 8),
+    "lighthouse": Ways(0.86, 90, 0.0, 90, (0, 0.0), 9, 94, 0.17),
+    "dragon": Ways(0.88, 154, _LOOP, 52, (12, 3.5), 9),
 }
+LAMP = 28.0  # cell rows from the lighthouse's centre up to its lamp
+MARGIN = 0.96  # share of the width that a subject may fill, its sway included
 
 
 @dataclass(frozen=True)
@@ -63,12 +70,16 @@ def place(s: Shot) -> Placed:
     """Where the subject is in every picture."""
     kind = s.subject_id
     ways = [WAYS[n] for n in _NAMES]
-    table = s.table([(w.size, w.cycles, w.row, *w.sway, w.period, w.foot) for w in ways])[kind]
-    size, cycles, row, across, up, period, sole = table.unbind(1)
-    scale = size * s.look("size") * min(1.0, s.vis / 170)
+    rows = [(w.size, w.width, w.cycles, w.row, *w.sway, w.period, w.foot, w.aside) for w in ways]
+    size, broad, cycles, row, across, up, period, sole, aside = s.table(rows)[kind].unbind(1)
+    across = across * min(1.0, s.vis / 256)
+    scale = torch.minimum(size * s.look("size"), (s.vis * MARGIN - 2 * across) / broad)
+    room = (s.vis * MARGIN - scale * broad).clamp_min(0) / 2 - across
     phase = s.look("phase") * 6.2832
     swing = torch.sin(6.2832 * s.t / period + phase)
-    cx = s.look("home_x") * s.vis + across * swing * min(1.0, s.vis / 256)
+    home = (s.look("home_x") - 0.5) * (1 - 1.5 * aside)
+    home = (home + aside * torch.where(home < 0, -1.0, 1.0)) * s.vis
+    cx = s.vis / 2 + torch.minimum(torch.maximum(home, -room), room) + across * swing
     bob = up * torch.sin(6.2832 * s.t / (period * 0.37) + phase * 2)
     floats = (s.water < ROWS).float()
     foot_row = torch.where(kind == TRAIN, torch.full_like(s.ground, DECK_ROW + 0.6), s.ground)
@@ -100,9 +111,11 @@ def _lit(s: Shot, got: Tensor) -> tuple[Tensor, Tensor]:
     """(colour, alpha) of a sampled sprite: lit by the hour, but never so dark that its colour is lost."""
     alpha = got[:, :1]
     over_alpha = alpha.clamp_min(1e-3)
-    light = 0.42 + 0.58 * (s.ambient + 0.72 * s.direct).clamp(0, 1.15)
+    light = 0.70 + 0.32 * (s.ambient + 0.72 * s.direct).clamp(0, 1.15)
+    grey = light.mean(1, keepdim=True)
+    light = grey + (light - grey) * 0.35  # a yellow balloon stays yellow in a red evening
     colour = (got[:, 1:2] * s.neutral + got[:, 2:3] * s.subject_colour) / over_alpha * light
-    colour = over(colour, s.haze, 0.05 + 0.15 * s.w(FOG))
+    colour = over(colour, s.haze, 0.03 + 0.05 * s.w(FOG))
     night = s.hour[:, 3].view(-1, 1, 1, 1)
     rim = got[:, 4:] / over_alpha * (0.28 + 0.30 * night)
     colour = over(colour, (s.haze * 0.5 + 0.55).clamp(0, 1), rim.clamp(0, 0.6))
@@ -142,19 +155,19 @@ def _beams(s: Shot, at: Placed, picture: Tensor, alpha: Tensor) -> Tensor:
     scale = at.scale.view(-1, 1, 1, 1)
     x = s.xs.view(1, 1, 1, -1) - at.cx.view(-1, 1, 1, 1)
     y = s.ys.view(1, 1, -1, 1) - at.cy.view(-1, 1, 1, 1)
-    down = y - 28 * scale
-    wide = 14 * scale + down * 0.34
+    down = y - 31 * scale
+    wide = 18 * scale + down * 0.34
     cone = ((wide - x.abs()) / 2.5).clamp(0, 1) * (down > 0) * torch.exp(-down / 48)
     is_ufo = (at.kind == UFO).float().view(-1, 1, 1, 1)
     pale = s.table((0.92, 1.0, 0.86)).view(1, 3, 1, 1).expand_as(picture)
     picture = over(picture, pale, (cone * is_ufo * alpha * (0.10 + 0.48 * dusk)).clamp(0, 0.8))
-    up = y + 32 * scale
-    angle = 6.2832 * (s.t * 0.22 + s.look("phase")).view(-1, 1, 1, 1)
+    up = y + LAMP * scale
+    angle = 6.2832 * (s.t * 0.14 + s.look("phase")).view(-1, 1, 1, 1)
     reach = torch.cos(angle)
     along = x * reach.sign()
-    width = 1.6 + along.clamp_min(0) * 0.10
-    beam = ((width - (up - along * 0.06).abs()) / 1.6).clamp(0, 1) * (along > 0) * torch.exp(-along.clamp_min(0) / 75)
-    beam = beam * reach.abs().sqrt() + 0.8 * torch.exp(-(x * x + up * up) / 60) * (0.5 + 0.5 * reach.abs())
+    width = 5 * scale + along.clamp_min(0) * 0.17
+    beam = ((width - (up - along * 0.05).abs()) / 2.0).clamp(0, 1) * (along > 0) * torch.exp(-along.clamp_min(0) / 95)
+    beam = beam * reach.abs().sqrt() + torch.exp(-(x * x + up * up) / (150 * scale)) * (0.8 - 0.3 * reach.abs())
     is_tower = (at.kind == LIGHTHOUSE).float().view(-1, 1, 1, 1)
     warm = s.table((1.0, 0.95, 0.74)).view(1, 3, 1, 1).expand_as(picture)
-    return over(picture, warm, (beam * is_tower * alpha * (0.2 + 0.6 * dusk)).clamp(0, 0.85))
+    return over(picture, warm, (beam * is_tower * alpha * (0.30 + 0.55 * dusk)).clamp(0, 0.85))
