@@ -195,6 +195,7 @@ class Encoder:
 def latent_pool(
     kind: ClipKind,
     encoder: Encoder,
+    encode_text: Callable[[Tensor, Tensor], Tensor],
     *,
     chunk: int,
     capacity: int,
@@ -204,19 +205,15 @@ def latent_pool(
     device: torch.device,
     portrait: bool = False,
 ) -> Pool:
-    """A pool of latents `(clips, z, frames, h, w)`, ids and masks `(clips, blocks, tokens)`, and the blocks' lengths
-    `(clips, blocks)`, on the CPU."""
+    """A pool of latents `(clips, z, frames, h, w)`, the captions' states `(clips, blocks, tokens, width)` and masks
+    `(clips, blocks, tokens)`, and the blocks' lengths `(clips, blocks)`, on the CPU."""
     generator = torch.Generator().manual_seed(seed)
 
     def make() -> tuple[Tensor, ...]:
         pictures, captions, lengths = render_clips(kind, chunk, generator, device, portrait)
         ids, mask = encoder.tokens([text for clip in captions for text in clip])
-        shape = (chunk, kind.blocks, -1)
-        return (
-            encoder.latents(pictures).contiguous(),
-            ids.view(shape).to(device),
-            mask.view(shape).to(device),
-            lengths,
-        )
+        ids, mask = ids.to(device), mask.to(device)
+        text, mask = (t.unflatten(0, (chunk, kind.blocks)) for t in (encode_text(ids, mask), mask))
+        return encoder.latents(pictures).contiguous(), text, mask, lengths
 
     return Pool(make, capacity, start, share)

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.training.flow import SHIFT, WINDOW_BLOCKS, Batch, Net, Placed, disturb, wide
-from model.training.rows import clip_layout
+from model.training.layout import clip_layout, send
+from model.training.rows import take
 
 SUBSTEPS = 4
 OPENING_COPIES = 4
@@ -86,7 +87,7 @@ class Teacher:
             mixed = torch.where(wide(replaced), past.flatten(0, 1)[at.past], source[at.past])
             source = source.index_copy(0, at.past, mixed)
         source = source.index_copy(0, at.past, disturb(source[at.past], at))
-        hidden, mask = self.net.encode_text(batch.ids.flatten(0, 1), batch.mask.flatten(0, 1))
+        hidden, mask = self.net.with_empty(batch.text.flatten(0, 1), batch.mask.flatten(0, 1))
         text, null = self.net.rows.project_text(hidden), len(hidden) - 1
         zero = torch.zeros(rows, device=device)
         caption = self._fill(at.caption[: at.clean], null)
@@ -135,6 +136,7 @@ class Student:
     def __init__(self, net: Net, clips: int, passes: int, rows: int, device: torch.device) -> None:
         self.net, self._clips, self._passes, self._rows, self._device = net, clips, passes, rows, device
         self._sigmas = torch.tensor(euler_sigmas(passes * SUBSTEPS))
+        self._there = self._sigmas.to(device)
 
     def loss(self, walks: Walks) -> Tensor:
         """Return the mean squared distance from the teacher's mean velocity over each interval."""
@@ -152,19 +154,18 @@ class Student:
         at = Placed(layout, walks.lengths[pick], self._rows, device)
         copy, clip, frame = (t[at.clean :] for t in (layout.copy, pick[layout.clip], layout.frame))
         begin, end = begin[copy], end[copy]
-        span = (self._sigmas[begin] - self._sigmas[end]).to(device)
-        begin, end, clip, frame = (t.to(device) for t in (begin, end, clip, frame))
+        begin, end, clip, frame = send(torch.stack([begin, end, clip, frame]), device)
+        span = self._there[begin] - self._there[end]
         start = walks.points[begin, clip, frame]
         chord = start.float() - walks.points[end, clip, frame].float()
-        clean = walks.clean[pick.to(device)].flatten(0, 1)[at.past]
+        clean = walks.clean[send(pick, device)].flatten(0, 1)[at.past]
         latents = torch.cat([clean, start, start.new_zeros((self._rows - at.used, *start.shape[1:]))])
-        sigma = self._sigmas.to(device)[begin]
-        timestep = F.pad(sigma * 1000, (at.clean, self._rows - at.used))
+        timestep = F.pad(self._there[begin] * 1000, (at.clean, self._rows - at.used))
         blocks, null = walks.lengths.shape[1], len(walks.hidden) - 1
         captions = (pick[:, None] * blocks + torch.arange(blocks)).flatten()
-        told = F.pad(captions, (0, 1), value=null).to(device)[at.caption]
+        told = send(F.pad(captions, (0, 1), value=null), device)[at.caption]
         text = self.net.rows.project_text(walks.hidden)
-        v, _ = self.net.rows(latents, timestep, text[told], walks.mask[told], at.layout)
+        v, _ = self.net.rows(latents, timestep, take(text, told), walks.mask[told], at.layout)
         return F.mse_loss(v[at.clean : at.used].float(), chord / wide(span))
 
     def _needed(self, lengths: Tensor) -> Tensor:

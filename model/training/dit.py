@@ -131,7 +131,7 @@ class Training:
     def _pool(self, encoder: Encoder, portrait: bool) -> Pool:
         args, part = self.args, PORTRAIT_SHARE if portrait else 1 - PORTRAIT_SHARE
         return latent_pool(
-            self.stage.kind, encoder, chunk=args.pool_chunk, capacity=int(args.pool * part),
+            self.stage.kind, encoder, self.net.encode_text, chunk=args.pool_chunk, capacity=int(args.pool * part),
             start=max(args.pool_chunk, int(self.stage.start_clips * args.scale * part)), share=args.share * part,
             seed=1000 + self.steps_total + portrait, device=self.device, portrait=portrait,
         )  # fmt: skip

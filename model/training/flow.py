@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.training.rows import Layout, RowsPass, clip_layout
+from model.training.layout import Layout, clip_layout, send
+from model.training.rows import RowsPass, take
 
 SHIFT = 3.0
 DROP_NOISY, DROP_CLEAN = 0.1, 0.03  # share of rows that get the empty caption
@@ -26,12 +27,13 @@ class Batch:
 
     Attributes:
         latents: `(clips, z, frames, h, w)` normalised.
-        ids: `(clips, blocks, tokens)`; `mask` likewise, 1 for real tokens.
+        text: `(clips, blocks, tokens, width)` encoder states of the captions.
+        mask: `(clips, blocks, tokens)` 1 for real tokens.
         lengths: `(clips, blocks)` latent frames of each block, on the CPU.
     """
 
     latents: Tensor
-    ids: Tensor
+    text: Tensor
     mask: Tensor
     lengths: Tensor
 
@@ -51,7 +53,7 @@ class RowText:
 
     def rows(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Return text and mask of the rows that `index` names."""
-        return self.states[index], self.mask[index]
+        return take(self.states, index), self.mask[index]
 
 
 class Net(nn.Module):
@@ -65,6 +67,7 @@ class Net(nn.Module):
         self.transformer = transformer
         self.text_encoder = text_encoder.requires_grad_(False)
         self.rows = RowsPass(transformer, compiled)
+        self._empty: tuple[Tensor, Tensor] | None = None
 
     def split_parameters(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """Matrices inside the transformer's blocks for Muon, everything else of it for AdamW."""
@@ -76,19 +79,26 @@ class Net(nn.Module):
         return matrices, rest
 
     @torch.no_grad()
-    def encode_text(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return encoder states `(captions + 1, tokens, width)` and masks; the last caption is the empty one.
-
-        Args:
-            ids: `(captions, tokens)`; `mask` likewise.
-        """
-        empty_ids, empty_mask = torch.zeros_like(ids[:1]), torch.zeros_like(mask[:1])
-        empty_ids[0, 0], empty_mask[0, 0] = self.text_encoder.config.bos_token_id, 1
-        ids, mask = torch.cat([ids, empty_ids]), torch.cat([mask, empty_mask])
+    def encode_text(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Return encoder states `(captions, tokens, width)`; `ids` and `mask` `(captions, tokens)`."""
         with torch.autocast(ids.device.type, torch.bfloat16, enabled=ids.is_cuda):
             states = self.text_encoder(ids, attention_mask=mask).last_hidden_state
         dtype = torch.bfloat16 if ids.is_cuda else torch.float32
-        return states.to(dtype), mask
+        return states.to(dtype)
+
+    def with_empty(self, text: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return states `(captions + 1, tokens, width)` and masks of the captions and, last, the empty one.
+
+        Args:
+            text: `(captions, tokens, width)` from `encode_text`.
+            mask: `(captions, tokens)`.
+        """
+        if self._empty is None:
+            ids, alone = torch.zeros_like(mask[:1]), torch.zeros_like(mask[:1])
+            ids[0, 0], alone[0, 0] = self.text_encoder.config.bos_token_id, 1
+            self._empty = self.encode_text(ids, alone), alone
+        states, alone = self._empty
+        return torch.cat([text, states]), torch.cat([mask, alone])
 
 
 class Placed:
@@ -113,15 +123,15 @@ class Placed:
         clips, blocks = lengths.shape
         frames = int(lengths[0].sum())
         clean = layout.clean
-        later = (torch.arange(layout.rows) < clean).long()
+        later = (layout.copy < 0).long()
         caption = layout.clip * blocks + layout.block + later
         self.clean, self.used = clean, layout.rows
         self.layout = layout.padded(rows).to(device)
-        self.caption = F.pad(caption, (0, rows - layout.rows), value=clips * blocks).to(device)
-        copy = layout.copy + 1 - later
-        self.group = ((copy * clips + layout.clip) * blocks + layout.block).to(device)
+        self.caption = send(F.pad(caption, (0, rows - layout.rows), value=clips * blocks), device)
+        copy = layout.copy + 1
+        self.group = send((copy * clips + layout.clip) * blocks + layout.block, device)
         self.groups = (int(copy.max()) + 1) * clips * blocks
-        self.past = (layout.clip * frames + layout.frame)[:clean].to(device)
+        self.past = send((layout.clip * frames + layout.frame)[:clean], device)
 
     @property
     def noisy_group(self) -> Tensor:
@@ -144,7 +154,7 @@ class BlockFlow:
 
     def text(self, batch: Batch, at: Placed) -> RowText:
         """Return each row's caption, some blocks' replaced by the empty one."""
-        hidden, mask = self.net.encode_text(batch.ids.flatten(0, 1), batch.mask.flatten(0, 1))
+        hidden, mask = self.net.with_empty(batch.text.flatten(0, 1), batch.mask.flatten(0, 1))
         states = self.net.rows.project_text(hidden)
         chance = torch.full((at.used,), DROP_NOISY, device=states.device)
         chance[: at.clean] = DROP_CLEAN

@@ -56,19 +56,19 @@ class Muon(torch.optim.Optimizer):
     def _step_shape(
         self, parameters: Sequence[nn.Parameter], rows: int, columns: int, lr: float, momentum: float
     ) -> None:
-        updates = []
+        gradients, velocities = [], []
         for parameter in parameters:
-            gradient = parameter.grad
-            assert gradient is not None
+            assert parameter.grad is not None
             state = self.state[parameter]
             if "momentum" not in state:
                 state["momentum"] = torch.zeros_like(parameter)
-            velocity = state["momentum"]
-            velocity.lerp_(gradient, 1 - momentum)
-            updates.append(gradient.lerp(velocity, momentum).reshape(rows, columns))
-        scale = 0.2 * max(rows, columns) ** 0.5
-        for parameter, update in zip(parameters, orthogonalise(torch.stack(updates)), strict=True):
-            parameter.add_(update.reshape(parameter.shape), alpha=-lr * scale)
+            gradients.append(parameter.grad)
+            velocities.append(state["momentum"])
+        torch._foreach_lerp_(velocities, gradients, 1 - momentum)
+        updates = torch._foreach_lerp(gradients, velocities, momentum)
+        stack = orthogonalise(torch.stack([update.reshape(rows, columns) for update in updates])).contiguous()
+        turned = [update.view(parameter.shape) for update, parameter in zip(stack, parameters, strict=True)]
+        torch._foreach_add_(list(parameters), turned, alpha=-lr * 0.2 * max(rows, columns) ** 0.5)
 
 
 class Optimisers:

@@ -13,7 +13,7 @@ without past it is diffusers' `SanaVideoTransformer3DModel`. Both are tested (te
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -23,128 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.training.depthwise import gated
+from model.training.layout import Layout
 
 ATTENTION_EPS = 1e-15
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where each row stands and what it reads. Clean rows come first.
-
-    Attributes:
-        clean: number of clean rows.
-        reads: `(rows, columns)` 1 where a row reads that row's sums: its own block's, and clean ones of the past.
-        left: `(rows,)` the row to the left in time; the number of columns means none. `right` likewise.
-        frame: `(rows,)` absolute latent frame.
-        clip: `(rows,)` index of the row's clip.
-        block: `(rows,)` index of the row's block in its clip.
-        copy: `(rows,)` index of the noisy copy, 0 for clean rows.
-    """
-
-    clean: int
-    reads: Tensor
-    left: Tensor
-    right: Tensor
-    frame: Tensor
-    clip: Tensor
-    block: Tensor
-    copy: Tensor
-
-    @property
-    def rows(self) -> int:
-        """Number of rows, clean and noisy."""
-        return self.left.shape[0]
-
-    def to(self, device: torch.device) -> Layout:
-        """Return the same layout with its tensors on `device`, `reads` as float32."""
-        reads = self.reads.to(device, non_blocking=True).float()
-        rest = (self.left, self.right, self.frame, self.clip, self.block, self.copy)
-        return Layout(self.clean, reads, *(t.to(device, non_blocking=True) for t in rest))
-
-    def padded(self, rows: int) -> Layout:
-        """Return the layout with filler rows at the end that read nothing, `rows` in all.
-
-        Raises:
-            ValueError: it has more rows already.
-        """
-        more = rows - self.rows
-        if more < 0:
-            raise ValueError(f"the layout has {self.rows} rows, more than {rows}")
-        nothing = self.reads.shape[1]
-
-        def end(at: Tensor) -> Tensor:
-            return F.pad(torch.where(at == nothing, nothing + more, at), (0, more), value=nothing + more)
-
-        rest = (F.pad(t, (0, more)) for t in (self.frame, self.clip, self.block, self.copy))
-        return Layout(self.clean, F.pad(self.reads, (0, more, 0, more)), end(self.left), end(self.right), *rest)
-
-    def kept(self, mask: Tensor) -> Layout:
-        """Return the rows where `mask` `(rows,)` holds; it must hold for all clean rows and for whole blocks."""
-        keep = mask.nonzero().flatten()
-        number = torch.full((self.rows + 1,), len(keep))
-        number[keep] = torch.arange(len(keep))
-        rest = (t[keep] for t in (self.frame, self.clip, self.block, self.copy))
-        reads = self.reads[keep][:, keep]
-        return Layout(self.clean, reads, number[self.left[keep]], number[self.right[keep]], *rest)
-
-    def clean_part(self) -> Layout:
-        """Return the clean rows alone."""
-        n = self.clean
-        left, right = (torch.where(t[:n] < n, t[:n], n) for t in (self.left, self.right))
-        rest = (t[:n] for t in (self.frame, self.clip, self.block, self.copy))
-        return Layout(n, self.reads[:n, :n], left, right, *rest)
-
-    def noisy_part(self) -> Layout:
-        """Return the noisy rows alone. `reads` and the neighbours still count from the first clean row on: the
-        clean rows come from a `Past`."""
-        n = self.clean
-        rest = (t[n:] for t in (self.left, self.right, self.frame, self.clip, self.block, self.copy))
-        return Layout(n, self.reads[n:], *rest)
-
-
-def clip_layout(lengths: Sequence[Sequence[int]] | Tensor, copies: int, window: int | None) -> Layout:
-    """Lay out `copies` noisy copies of clips.
-
-    Rows are ordered (clean: clip, frame), then (noisy: copy, clip, frame). A clip's last block needs no clean rows:
-    nobody reads them.
-
-    Args:
-        lengths: `(clips, blocks)` latent frames of each block; all clips have as many in all.
-        copies: noisy copies of each clip.
-        window: blocks that a block reads back; None for all.
-    """
-    lengths = torch.as_tensor(lengths)
-    clips, blocks = lengths.shape
-    frames = int(lengths[0].sum())
-    block = torch.repeat_interleave(torch.arange(blocks).repeat(clips), lengths.flatten()).view(clips, frames)
-    clip = torch.arange(clips)[:, None].expand(clips, frames)
-    frame = torch.arange(frames).expand(clips, frames)
-    kept = (block < blocks - 1).flatten()
-
-    def rows_of(t: Tensor) -> Tensor:
-        flat = t.flatten()
-        return torch.cat([flat[kept], flat.repeat(copies)])
-
-    row_clip, row_block, row_frame = rows_of(clip), rows_of(block), rows_of(frame)
-    clean = int(kept.sum())
-    copy = F.pad(torch.arange(copies).repeat_interleave(clips * frames), (clean, 0))
-    group = torch.where(torch.arange(len(copy)) < clean, -1, copy)  # clean rows are a group of their own
-    same_clip = row_clip[:, None] == row_clip[None, :]
-    distance = row_block[:, None] - row_block[None, :]
-    own = same_clip & (distance == 0) & (group[:, None] == group[None, :])
-    past = same_clip & (distance > 0) & (group[None, :] == -1)
-    if window is not None:
-        past &= distance <= window
-    nothing = len(row_clip)
-    # Position of each (clip, frame) among the clean rows; those of last blocks are never asked for.
-    at = torch.cumsum(kept, 0).sub(1).view(clips, frames)
-    number = torch.arange(nothing)
-    starts = F.pad(row_block[1:] != row_block[:-1], (1, 0), value=True) | (row_frame == 0)
-    ends = F.pad(starts[1:], (0, 1), value=True)
-    before = torch.where(row_frame == 0, nothing, at[row_clip, (row_frame - 1).clamp(min=0)])
-    left = torch.where(starts, before, number - 1)
-    right = torch.where(ends, nothing, number + 1)
-    return Layout(clean, own | past, left, right, row_frame, row_clip, row_block, copy)
 
 
 @dataclass
@@ -273,11 +154,48 @@ def _ffn(ff: Any, h: Tensor, size: tuple[int, int]) -> Tensor:
     return F.linear(inside, ff.conv_point.weight.to(h.dtype).flatten(1)).flatten(1, 2)
 
 
-def layer_end(block: Any, x: Tensor, table: Tensor, y: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """Last third: temporal convolution with the neighbours `(rows, height * width, channels)` and the residual."""
+def layer_end(
+    block: Any, x: Tensor, table: Tensor, y: Tensor, beside: tuple[Tensor, Tensor], there: Tensor
+) -> Tensor:
+    """Last third: temporal convolution and the residual.
+
+    Args:
+        block: the transformer block.
+        x: `(rows, tokens, channels)`.
+        table: `(rows, 6, channels)`.
+        y: `(rows, tokens, channels)` from `layer_mix`.
+        beside: left and right neighbours, shaped like `y`.
+        there: `(2, rows, 1, 1)` whether there is one.
+    """
     weight = block.ff.conv_temp.weight.to(x.dtype)[..., 0]
+    left, right = torch.where(there[0], beside[0], 0), torch.where(there[1], beside[1], 0)
     moved = F.linear(torch.cat([left, y, right], dim=-1), weight.permute(0, 2, 1).flatten(1))
     return x + table[:, 5:6] * (y + moved)
+
+
+class _Take(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, source: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.count = len(source)
+        return source.index_select(0, index.clamp(max=len(source) - 1))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (index,) = ctx.saved_tensors
+        chosen = torch.arange(ctx.count, device=index.device)[:, None] == index
+        return (chosen.to(gradient.dtype) @ gradient.flatten(1)).view(-1, *gradient.shape[1:]), None
+
+
+def take(source: Tensor, index: Tensor) -> Tensor:
+    """Return `source[index]`, undefined where `index` is past the end; the gradient is a product, not atomic sums.
+
+    Args:
+        source: `(count, ...)`.
+        index: `(rows,)`.
+    """
+    taken: Tensor = _Take.apply(source, index)
+    return taken
 
 
 @cache
@@ -347,10 +265,7 @@ class RowsPass:
             sums = (layout.reads @ source.flatten(1)).view_as(own)
             x, y = self._mix(block, x, table, tuple(queries), sums, text, bias, size)
             frames = y if past is None else torch.cat([past.frames[index], y])
-            frames = torch.cat([frames, torch.zeros_like(y[:1])])
-            x = self._end(
-                block, x, table, y, frames.index_select(0, layout.left), frames.index_select(0, layout.right)
-            )
+            x = self._end(block, x, table, y, (take(frames, layout.left), take(frames, layout.right)), layout.there)
             if keep:
                 kept.sums.append(own[: layout.clean])
                 kept.frames.append(y[: layout.clean])

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.stream import LatentStream
-from model.training.rows import Past, RowsPass, clip_layout
+from model.training.layout import clip_layout
+from model.training.rows import Past, RowsPass
 from model.transformer import SanaVideoTransformer3DModel
 
 HEIGHT, WIDTH, TOKENS, CAPTION = 4, 6, 5, 16

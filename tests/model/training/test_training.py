@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from model.training.clips import ClipKind, Encoder, draw_lengths
 from model.training.distill import Student, Teacher, euler_sigmas, opening_points, usual_points
 from model.training.flow import Batch, BlockFlow, Net, Placed
+from model.training.layout import clip_layout
 from model.training.optim import Average, Muon, orthogonalise, warm_flat_linear
-from model.training.rows import clip_layout, initialise
+from model.training.rows import initialise
 
 SIZE = 4
 LENGTHS = [[1, 3, 2], [2, 2, 2], [3, 1, 2]]
@@ -47,8 +48,8 @@ def net() -> Net:
 
 
 def _batch() -> Batch:
-    ids = torch.randint(2, 10, (3, 3, 5))
-    return Batch(torch.randn(3, 16, 6, SIZE, SIZE), ids, torch.ones_like(ids), torch.tensor(LENGTHS))
+    mask = torch.ones(3, 3, 5, dtype=torch.long)
+    return Batch(torch.randn(3, 16, 6, SIZE, SIZE), torch.randn(3, 3, 5, 16), mask, torch.tensor(LENGTHS))
 
 
 def test_orthogonalise_brings_singular_values_near_one() -> None:
