@@ -52,7 +52,7 @@ FAIR = (0.90, 0.70, 0.0, 0.0, 0.0, 0.0)  # cover by single clouds
 DECK = (0.0, 0.92, 1.0, 0.95, 0.0, 1.0)  # cover by a closed deck
 DECK_BRIGHT = (1.0, 0.97, 0.70, 0.78, 1.0, 0.54)
 STORM_TINT: Colour = (0.76, 0.94, 1.14)
-DUSK_GREY: Colour = (1.06, 0.92, 1.08)  # the grey of bad weather at dawn and sunset is mauve
+DUSK_GREY: Colour = (1.05, 0.95, 1.05)  # the grey of bad weather at dawn and sunset is mauve
 
 SUBJECT_COLOURS: tuple[Colour, ...] = (
     (0.92, 0.17, 0.15), (1.00, 0.52, 0.08), (1.00, 0.84, 0.14), (0.16, 0.68, 0.30),

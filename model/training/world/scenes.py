@@ -197,7 +197,7 @@ def _city(c: Canvas, rng: Rng, layer: int) -> None:
 
 
 def _tower(c: Canvas, rng: Rng, x: float, columns: int, top: float, pane: float, lights: float) -> float:
-    """A building of so many columns of windows (ribbons in some), a share `lights` lit at night. Returns its width."""
+    """A building of so many columns of windows (or ribbons), a share `lights` lit at night. Returns its width."""
     pitch, floor = pane * 1.9, pane * 2.2
     face = columns * pitch + pane * 0.7
     width = face + pane * 1.5

@@ -7,7 +7,6 @@ from functools import cache, lru_cache
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
 from model.training.world.canvas import STRIP_WIDTH, Array, Canvas
@@ -125,6 +124,9 @@ def _scatter(count: int, rng: Rng, paint: Callable[[ImageDraw.ImageDraw, float, 
     return fine.reshape(TILE, k, TILE, k).mean((1, 3)).astype(np.float32)
 
 
+_RAIN = ((36, 56.0, 2.4, 195), (20, 84.0, 3.5, 255))  # count, length, width, tone: far, near
+
+
 @lru_cache(maxsize=1)
 def rain() -> Array:
     """(2, 256, 256) tileable: far and near streaks that fall down the columns, pointed at both ends.
@@ -134,7 +136,7 @@ def rain() -> Array:
     rng = np.random.default_rng(7)
     k = 4
     sheets = []
-    for count, length, width, tone in ((64, 42.0, 1.9, 190), (30, 70.0, 3.1, 255)):
+    for count, length, width, tone in _RAIN:
 
         def streak(pen: ImageDraw.ImageDraw, x: float, y: float, length: float = length, width: float = width,
                    tone: int = tone) -> None:  # fmt: skip
@@ -178,19 +180,19 @@ def stars() -> Array:
     return np.stack([field, phases]).astype(np.float32)
 
 
-RING_RADIUS = 10.0  # texels of `rings` that a splash may grow to
+RING_RADIUS = 13.0  # texels of `rings` that a splash may grow to
 
 
 @lru_cache(maxsize=1)
 def rings() -> Array:
     """(2, 256, 256) tileable: distance in texels to the nearest splash of rain, and that splash's phase (0..1)."""
     rng = np.random.default_rng(12)
-    side = 9
+    side = 7
     step = TILE / side
     centres = [
         (
-            (i + float(rng.uniform(0.38, 0.62))) * step,
-            (j + float(rng.uniform(0.38, 0.62))) * step,
+            (i + float(rng.uniform(0.36, 0.64))) * step,
+            (j + float(rng.uniform(0.36, 0.64))) * step,
             float(rng.random()),
         )
         for i in range(side)

@@ -82,7 +82,7 @@ def paint_water(s: Shot, ripples: Ripples | None, picture: Tensor) -> Tensor:
     wet_days = s.weather[i, RAIN] + s.weather[i, STORM]
     if float(wet_days.max()) > 0:
         bright = (s.haze[i] * 0.5 + s.table((0.5, 0.55, 0.6)).view(1, 3, 1, 1) * (0.4 + s.ambient[i])).clamp(0, 1)
-        colour = over(colour, bright, splashes(s, i, s.water[i]) * wet_days.view(-1, 1, 1, 1) * 0.7)
+        colour = over(colour, bright, splashes(s, i, s.water[i]) * wet_days.view(-1, 1, 1, 1) * 0.85)
     edge = torch.exp(-depth / 0.9) * 0.28
     colour = over(colour, s.haze[i], edge)
     wet = ((s.ys.view(1, -1, 1) - wl) / s.pixel + 0.5).clamp(0, 1)[:, None]

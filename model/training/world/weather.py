@@ -14,7 +14,7 @@ from model.training.world.textures import RING_RADIUS, noise, rain, rings, snow
 
 # (rows a second, opacity) of each sheet, far to near.
 RAIN_SHEETS = ((48.0, 0.72), (64.0, 0.85))
-SNOW_SHEETS = ((9.0, 0.8), (15.0, 0.95), (24.0, 0.95))
+SNOW_SHEETS = ((8.0, 0.85), (12.0, 0.95), (17.0, 0.95))
 SPLASH_HZ = 0.9
 PUDDLES_FROM = 126.0  # row below which splashes show on land
 
@@ -40,7 +40,7 @@ def splashes(s: Shot, index: Tensor, top: Tensor) -> Tensor:
     u, v = torch.broadcast_tensors(x * 30.0 / (d + 16.0) + 80, torch.log(d + 12.0) * 84.0)
     away, phase = tile(held("rings", rings(), s.device).float(), u, v).unbind(1)
     age = (s.t[index].view(-1, 1, 1) * SPLASH_HZ + phase) % 1
-    band = (1.25 - (away - (0.15 + 0.75 * age) * RING_RADIUS).abs() * 0.55).clamp(0, 1)
+    band = (1.25 - (away - (0.15 + 0.75 * age) * RING_RADIUS).abs() * 0.42).clamp(0, 1)
     return (band * (1 - age) * (d / 6).clamp_max(1) * (d > 0))[:, None]
 
 
@@ -72,7 +72,7 @@ def _snow(s: Shot, index: Tensor, amount: Tensor, picture: Tensor) -> Tensor:
     white = s.table((0.98, 0.99, 1.0)).view(1, 3, 1, 1) * light
     sheets = held("snow", snow(), s.device).float()
     for depth, (speed, weight) in enumerate(SNOW_SHEETS):
-        sway = 2.5 * torch.sin(t * 0.9 + y * 0.025 + depth) + t * (3 + 3 * depth)
+        sway = 2.5 * torch.sin(t * 0.9 + y * 0.025 + depth) + t * (2 + 1.5 * depth)
         flakes = tile(sheets[depth : depth + 1], x + sway + camera * (0.25 + 0.35 * depth), y - speed * t)
         picture = over(picture, white, flakes * amount * weight)
     return picture
