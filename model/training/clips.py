@@ -110,12 +110,20 @@ class Pool:
         self._next = (self._next + count) % self._capacity
         self.made += count
 
-    def refresh(self) -> None:
-        """Make one more chunk when less than the share of the time went into it so far."""
+    @property
+    def due(self) -> bool:
+        """Whether less than the share of the time went into clips so far."""
         if self._began is None:
             self._began = time.monotonic()
-        if self._seconds > self._share * (time.monotonic() - self._began):
-            return
+        return self._seconds <= self._share * (time.monotonic() - self._began)
+
+    def refresh(self) -> None:
+        """Make one more chunk when it is due."""
+        if self.due:
+            self.add()
+
+    def add(self) -> None:
+        """Make one more chunk."""
         begin = time.monotonic()
         self._insert(self._make())
         if self._rings[0].is_cuda:

@@ -4,6 +4,8 @@
 part of the past self-made, rate to zero: this is what keeps an endless stream from drifting. *distill*: few Euler
 steps that land where many did. A piece may be one stage or several. RUN keeps the resumable state of all stages, OUT
 gets the averaged weights of each in half precision. VAE and text encoder are read from --vae and --text.
+
+On several GPUs of one host: `torchrun --nproc-per-node N -m model.training.dit ...`. The batch grows by as much.
 """
 
 from __future__ import annotations
@@ -20,10 +22,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from model.training import depthwise
 from model.training.clips import PORTRAIT_SHARE, ClipKind, Encoder, Pool, latent_pool
 from model.training.distill import Student, Teacher, Walks
 from model.training.flow import Batch, BlockFlow, Net
 from model.training.optim import Average, Optimisers, warm_flat_linear
+from model.training.ranks import Ranks
 from model.training.rows import initialise
 from model.training.runs import Clock, load_state, pick_device, read_shards, save_state, say, write_shards
 from model.training.text import MAX_TOKENS
@@ -68,6 +72,8 @@ STAGES = {
     "distill": Stage(ClipKind(8, 8 * BLOCK_FRAMES, 0.3), 6, 4, 0.0, 0.3, 0.25, 0.01, 96),
 }
 ROWS = 800
+APART = 7919
+"""Between the seeds of ranks."""
 
 
 def build_transformer(start: Path | None) -> Any:
@@ -101,10 +107,10 @@ def load_encoder(
 class Training:
     """One stage of training: its net, optimisers, average, clips and clock."""
 
-    def __init__(self, args: argparse.Namespace, name: str, seconds: float) -> None:
+    def __init__(self, args: argparse.Namespace, ranks: Ranks, name: str, seconds: float) -> None:
         from transformers import Gemma2Model
 
-        self.args, self.name, self.stage = args, name, STAGES[name]
+        self.ranks, self.args, self.name, self.stage = ranks, args, name, STAGES[name]
         self.device = pick_device()
         cuda = self.device.type == "cuda"
         torch._dynamo.config.cache_size_limit = 64
@@ -112,20 +118,22 @@ class Training:
         self.net = Net(build_transformer(args.start), Gemma2Model.from_pretrained(args.text / "text_encoder"), cuda)
         self.net.to(self.device, torch.float32)
         self.step, self.steps_total, spent = 0, 0, 0.0
-        self.average = Average(dict(self.net.named_parameters()), 0.997)
+        self._named: dict[str, Tensor] = dict(self.net.named_parameters())
+        ranks.share(self._named.values())
+        self.average = Average(self._named, 0.997)
         self.optimisers = Optimisers(*self.net.split_parameters(), muon_lr=2e-3, adam_lr=1e-3)
         state = load_state(args.run / STATE, self.device)
         if state is not None:
             spent = self._restore(state)
-        torch.manual_seed(1000 + self.steps_total)
+        torch.manual_seed(1000 + self.steps_total + APART * ranks.rank)
         dtype = torch.bfloat16 if cuda else torch.float32
         encoder = load_encoder(args.vae, args.text, self.device, dtype, args.encoder_window)
         begin = time.monotonic()
         self.pools = [self._pool(encoder, portrait) for portrait in (False, True)]
         took = time.monotonic() - begin
         made = sum(pool.made for pool in self.pools)
-        say(f"dit: {made} clips made in {took:.1f} s, {made * self.stage.kind.pictures / took:.0f} pictures/s")
-        self._dice = random.Random(self.steps_total)
+        self._say(f"dit: {made} clips made in {took:.1f} s, {made * self.stage.kind.pictures / took:.0f} pictures/s")
+        self._dice = random.Random(self.steps_total)  # the same for all ranks, so that none waits for another
         self.clock = Clock(seconds, args.stage_seconds, spent)
 
     def _pool(self, encoder: Encoder, portrait: bool) -> Pool:
@@ -133,7 +141,7 @@ class Training:
         return latent_pool(
             self.stage.kind, encoder, self.net.encode_text, chunk=args.pool_chunk, capacity=int(args.pool * part),
             start=max(args.pool_chunk, int(self.stage.start_clips * args.scale * part)), share=args.share * part,
-            seed=1000 + self.steps_total + portrait, device=self.device, portrait=portrait,
+            seed=1000 + self.steps_total + portrait + APART * self.ranks.rank, device=self.device, portrait=portrait,
         )  # fmt: skip
 
     def _restore(self, state: dict[str, Any]) -> float:
@@ -149,8 +157,18 @@ class Training:
         # A new stage starts from the average, whose noise is lower.
         self.net.load_state_dict(state["average"], strict=True)
         self.average.tensors = {name: tensor.clone() for name, tensor in state["average"].items()}
-        say(f"dit: from stage {state['stage']} after {self.steps_total} steps")
+        self._say(f"dit: from stage {state['stage']} after {self.steps_total} steps")
         return 0.0
+
+    def _say(self, text: str) -> None:
+        if self.ranks.first:
+            say(text)
+
+    def keep(self) -> None:
+        """Save and export, by rank 0 alone."""
+        if self.ranks.first:
+            self.save()
+            self.export()
 
     def save(self) -> None:
         """Write the resumable state."""
@@ -181,36 +199,40 @@ class Training:
         losses = self._distill_losses() if self.name == "distill" else self._flow_losses()
         stage, clock = self.stage, self.clock
         next_save, shown = 60.0, [0.0, 0.0, 0.0]
-        while not clock.over:
+        while True:
+            over, progress, *due = self.ranks.agree([clock.over, clock.progress, *(pool.due for pool in self.pools)])
+            if over:
+                break
             loss = next(losses)
             loss.backward()
+            self.ranks.mean_gradients(self.optimisers.parameters)
             factor = stage.start * warm_flat_linear(
-                self.step, clock.progress, warm_steps=80, flat_until=stage.flat_until, end=stage.end / stage.start
+                self.step, progress, warm_steps=80, flat_until=stage.flat_until, end=stage.end / stage.start
             )
             self.optimisers.step(factor)
-            self.average.update(dict(self.net.named_parameters()))
+            self.average.update(self._named)
             self.step, self.steps_total = self.step + 1, self.steps_total + 1
             shown = [shown[0] + 1, shown[1] + loss.detach(), shown[2]]
             if self.step % self.args.report == 0:
                 now = clock.elapsed
                 per_step = (now - shown[2]) / shown[0]
-                say(f"dit {self.name}: step {self.step} {now:.0f} s, loss {float(shown[1]) / shown[0]:.4f}, "
+                self._say(f"dit {self.name}: step {self.step} {now:.0f} s, loss {float(shown[1]) / shown[0]:.4f}, "
                     f"{per_step * 1e3:.0f} ms a step, {self._tflops() / per_step:.0f} TFLOP/s, rate {factor:.3f}, "
                     f"clips {sum(pool.made for pool in self.pools)}")  # fmt: skip
                 shown = [0.0, 0.0, now]
-            for pool in self.pools:
-                pool.refresh()
+            for pool, wanted in zip(self.pools, due, strict=True):
+                if wanted:
+                    pool.add()
             if clock.elapsed > next_save:
-                self.save()
-                self.export()
+                self.keep()
                 next_save += 120.0
-        self.save()
-        self.export()
+        self.keep()
+        self.ranks.agree([0.0])  # The next stage begins with what rank 0 has saved.
 
     def _tflops(self) -> float:
-        """TFLOP of a step by its weights: 6 a weight and token."""
+        """TFLOP of a step of all ranks by its weights: 6 a weight and token."""
         weights = sum(p.numel() for p in self.net.transformer.transformer_blocks.parameters())
-        return 6e-12 * weights * self.args.rows * 9 * 16
+        return 6e-12 * weights * self.args.rows * 9 * 16 * self.ranks.count
 
     def _flow_losses(self) -> Any:
         clips = max(1, int(self.stage.clips * self.args.scale))
@@ -227,7 +249,9 @@ class Training:
         teacher = Teacher(frozen, args.passes, args.guidance, args.rows, self.device)
         clips = max(1, int(self.stage.clips * args.scale))
         student = Student(self.net, clips, args.passes, args.rows, self.device)
-        say(f"dit distill: {walkers} clips a walk, {clips} a step, guidance {args.guidance}, {args.passes} passes")
+        self._say(
+            f"dit distill: {walkers} clips a walk, {clips} a step, guidance {args.guidance}, {args.passes} passes"
+        )
         while True:
             batch = self.draw(walkers)
             walks: Walks | None = None
@@ -239,8 +263,9 @@ class Training:
     def _teacher_weights(self) -> dict[str, Tensor]:
         """The average with which the stage began, kept beside the state so that a resumed piece has it too."""
         path = self.args.run / "teacher.pt"
-        if self.step == 0 or not path.exists():
+        if self.ranks.first and (self.step == 0 or not path.exists()):
             save_state(path, {"net": self.average.tensors})
+        self.ranks.agree([0.0])
         state = load_state(path, self.device)
         assert state is not None
         weights: dict[str, Tensor] = state["net"]
@@ -267,11 +292,15 @@ def main() -> None:
     parser.add_argument("--passes", type=int, default=4, help="distill: passes of the sampler")
     parser.add_argument("--guidance", type=float, default=1.0, help="distill: the teacher's guidance")
     parser.add_argument("--student-steps", type=int, default=6, help="distill: steps a walk")
+    parser.add_argument("--plain", action="store_true", help="no Triton kernel, see model.training.depthwise")
     parser.add_argument("--report", type=int, default=50, help="steps between progress lines")
     args = parser.parse_args()
+    depthwise.enable(not args.plain)
     args.out.mkdir(parents=True, exist_ok=True)
+    ranks = Ranks()
     for name, seconds in zip(args.stages.split(","), args.seconds.split(","), strict=True):
-        Training(args, name, float(seconds)).run()
+        Training(args, ranks, name, float(seconds)).run()
+    ranks.close()
 
 
 if __name__ == "__main__":

@@ -87,12 +87,12 @@ class Optimisers:
         self.muon = Muon(matrices, lr=muon_lr)
         self.adam = torch.optim.AdamW(rest, lr=adam_lr, betas=(0.9, 0.98), weight_decay=0.0, fused=fused)
         self._base = (muon_lr, adam_lr)
-        self._parameters = [*matrices, *rest]
+        self.parameters = [*matrices, *rest]
         self._clip = clip
 
     def step(self, factor: float) -> Tensor:
         """Clip, step both at `factor` times their base rates, clear the gradients; return the norm."""
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self._clip)
         for optimiser, base in ((self.muon, self._base[0]), (self.adam, self._base[1])):
             for group in optimiser.param_groups:
                 group["lr"] = base * factor
