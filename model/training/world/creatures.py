@@ -9,7 +9,7 @@ from model.training.world.brush import INK, Brush, Point, curve
 
 def birds(b: Brush, phase: float) -> None:
     """Three gulls, one in front: long wings that make a clear V, dark at the tips."""
-    for x, y, s, lag in ((33, 78, 0.70, 1.3), (129, 84, 0.66, 2.4), (80, 50, 1.16, 0.0)):
+    for x, y, s, lag in ((35, 79, 0.74, 1.3), (126, 85, 0.70, 2.4), (80, 49, 1.18, 0.0)):
         _gull(b, x, y, s, math.sin(phase + lag))
 
 
@@ -19,9 +19,9 @@ def _gull(b: Brush, x: float, y: float, s: float, lift: float) -> None:
 
     b.polygon([at(-7, -3), at(-27, 1), at(-23, 5), at(-27, 9), at(-6, 5)], 0.62, 1.0)
     for side, value in ((1, 0.74), (-1, 1.0)):
-        tip = at(side * 42, -20 - 13 * lift)
-        front = curve(at(side * 2, -4), at(side * 15, -15 - 5 * lift), tip)
-        back = curve(tip, at(side * 20, -5 - 5 * lift), at(-side * 3, 5))
+        tip = at(side * 42, -23 - 11 * lift)
+        front = curve(at(side * 2, -4), at(side * 15, -16 - 4 * lift), tip)
+        back = curve(tip, at(side * 20, -5 - 4 * lift), at(-side * 3, 5))
         b.polygon([*front, *back], value, 1.0)
         b.polygon([*front[12:], *back[:3]], *INK)
     b.polygon(curve(at(-14, 1), at(-4, -5), at(8, -7), at(15, -2), at(8, 5), at(-4, 6), at(-14, 1)), 1.0, 1.0)
@@ -118,6 +118,6 @@ def dragon(b: Brush, phase: float) -> None:
         curve((117, 42 + bob), (124, 30 + bob), (138, 30 + bob), (154, 38 + bob), (155, 47 + bob), (140, 51 + bob),
               (120, 52 + bob)), 1.0, 1.0,
     )  # fmt: skip
-    b.ellipse(133, 38 + bob, 4.2, 4.0, 1.0, 0.0, 1.0)
-    b.ellipse(134.5, 38 + bob, 1.8, 3.0, 0.05)
+    b.ellipse(134, 39 + bob, 5.6, 5.4, 1.0, 0.0, 0.7)
+    b.ellipse(135.5, 39 + bob, 3.0, 4.0, 0.05)
     _wing(b, 90, 58 + bob, 1.0, up, 1.0, 0.45)

@@ -36,12 +36,11 @@ def balloon(b: Brush, phase: float) -> None:
     b.box(66, 79, 94, 84, 0.9, 1.0)
 
 
-def _wheel(b: Brush, x: float, y: float, r: float) -> None:
-    """A dark tyre, a bright rim and a hub. No spokes: they don't outlive the VAE."""
-    b.ellipse(x, y, r + 1.6, r + 1.6, 0.12)
-    b.ellipse(x, y, r, r, 1.0)
-    b.ellipse(x, y, r * 0.64, r * 0.64, 0.42, 1.0)
-    b.ellipse(x, y, r * 0.28, r * 0.28, 1.0)
+def _wheel(b: Brush, x: float, y: float, r: float, pin: float) -> None:
+    """A dark tyre, a bright disc and a coloured pin. No spokes: they don't outlive the VAE."""
+    b.ellipse(x, y, r + 2.6, r + 2.6, 0.14)
+    b.ellipse(x, y, r, r, 0.96)
+    b.ellipse(x, y, pin, pin, 0.6, 1.0)
 
 
 def train(b: Brush, phase: float) -> None:
@@ -69,11 +68,14 @@ def train(b: Brush, phase: float) -> None:
     b.polygon([(117, 22), (139, 22), (136, 30), (120, 30)], 0.9, 1.0)
     b.polygon([(138, 78), (149, 78), (157, 93), (138, 93)], 0.36)
     b.ellipse(148, 60, 6, 6.5, 1.0, 0.0, 1.0)
-    for x, y, r in ((19, 84.5, 8), (45, 84.5, 8), (133, 85, 7.5), (82, 80.5, 12), (110, 80.5, 12)):
-        _wheel(b, x, y, r)
-    dx, dy = 5 * math.cos(phase), 5 * math.sin(phase)
-    b.line([(80 + dx, 80.5 + dy), (112 + dx, 80.5 + dy)], 6.5, 0.12)
-    b.line([(81 + dx, 80.5 + dy), (111 + dx, 80.5 + dy)], 4, 0.9)
+    for x, y, r in ((19, 83, 8), (45, 83, 8), (137, 83.5, 7.5)):
+        _wheel(b, x, y, r, 3.6)
+    for x in (82, 111):
+        _wheel(b, x, 79.5, 11.5, 0)
+    dx, dy = 4.5 * math.cos(phase), 4.5 * math.sin(phase)
+    b.line([(82 + dx, 79.5 + dy), (111 + dx, 79.5 + dy)], 5, 0.6, 1.0)
+    for x in (82, 111):
+        b.ellipse(x + dx, 79.5 + dy, 4.8, 4.8, 0.6, 1.0)
 
 
 def ufo(b: Brush, phase: float) -> None:
