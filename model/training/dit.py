@@ -5,7 +5,7 @@ part of the past self-made, rate to zero: this is what keeps an endless stream f
 steps that land where many did. A piece may be one stage or several. RUN keeps the resumable state of all stages, OUT
 gets the averaged weights of each in half precision. VAE and text encoder are read from --vae and --text.
 
-On several GPUs of one host: `torchrun --nproc-per-node N -m model.training.dit ...`. The batch grows by as much.
+With --gpus N each of so many processes has its own clips and GPU; the batch grows by as much.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from model.training.clips import PORTRAIT_SHARE, ClipKind, Encoder, Pool, latent
 from model.training.distill import Student, Teacher, Walks
 from model.training.flow import Batch, BlockFlow, Net
 from model.training.optim import Average, Optimisers, warm_flat_linear
-from model.training.ranks import Ranks
+from model.training.ranks import Ranks, spawn
 from model.training.rows import initialise
 from model.training.runs import Clock, load_state, pick_device, read_shards, save_state, say, write_shards
 from model.training.text import MAX_TOKENS
@@ -292,9 +292,15 @@ def main() -> None:
     parser.add_argument("--passes", type=int, default=4, help="distill: passes of the sampler")
     parser.add_argument("--guidance", type=float, default=1.0, help="distill: the teacher's guidance")
     parser.add_argument("--student-steps", type=int, default=6, help="distill: steps a walk")
+    parser.add_argument("--gpus", type=int, default=1, help="GPUs of this host")
     parser.add_argument("--plain", action="store_true", help="no Triton kernel, see model.training.depthwise")
     parser.add_argument("--report", type=int, default=50, help="steps between progress lines")
     args = parser.parse_args()
+    spawn(args.gpus, train, args)
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train all stages as one rank."""
     depthwise.enable(not args.plain)
     args.out.mkdir(parents=True, exist_ok=True)
     ranks = Ranks()

@@ -152,6 +152,10 @@ class BlockFlow:
     def __init__(self, net: Net, copies: int, rows: int, device: torch.device) -> None:
         self.net, self.copies, self.rows, self.device = net, copies, rows, device
 
+    def place(self, batch: Batch) -> Placed:
+        """Lay a batch out as rows."""
+        return Placed(clip_layout(batch.lengths, self.copies, WINDOW_BLOCKS), batch.lengths, self.rows, self.device)
+
     def text(self, batch: Batch, at: Placed) -> RowText:
         """Return each row's caption, some blocks' replaced by the empty one."""
         hidden, mask = self.net.with_empty(batch.text.flatten(0, 1), batch.mask.flatten(0, 1))
@@ -180,8 +184,7 @@ class BlockFlow:
 
     def loss(self, batch: Batch, self_made: bool) -> Tensor:
         """Return the mean squared error of v over all noisy rows; `self_made`: the past is partly predicted."""
-        layout = clip_layout(batch.lengths, self.copies, WINDOW_BLOCKS)
-        at = Placed(layout, batch.lengths, self.rows, self.device)
+        at = self.place(batch)
         x0 = batch.frames.flatten(0, 1)
         text = self.text(batch, at)
         clean = x0[at.past]

@@ -1,16 +1,20 @@
-"""Several GPUs, one process each, as torchrun starts them: each has its own clips, all have the same weights.
+"""Several GPUs of one host, one process each: each has its own clips, all have the same weights.
 
-Without torchrun there is one rank, no process group, and nothing here costs anything.
+`spawn` starts them; torchrun may do it too. A lone process is one rank, without a group, and nothing here costs it
+anything.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn as spawn_processes
 
 
 class Ranks:
@@ -70,3 +74,26 @@ class Ranks:
         """Leave the group."""
         if self.count > 1 and dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _start(rank: int, count: int, port: int, work: Callable[[Any], None], argument: Any) -> None:
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in place.items()})
+    work(argument)
+
+
+def spawn(count: int, work: Callable[[Any], None], argument: Any) -> None:
+    """Run `work(argument)` in `count` processes that find each other as `Ranks`; one that fails ends all.
+
+    Args:
+        count: processes; 1 runs `work` here.
+        work: a function of a module, so that it can be sent.
+        argument: what can be pickled.
+    """
+    if count == 1:
+        work(argument)
+        return
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    spawn_processes(_start, (count, port, work, argument), nprocs=count)

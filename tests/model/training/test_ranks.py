@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from pathlib import Path
 
+import pytest
 import torch
-from torch import Tensor, multiprocessing, nn
+from torch import Tensor, nn
 
 from model.training.optim import Optimisers
-from model.training.ranks import Ranks
+from model.training.ranks import Ranks, spawn
 
 ROWS, STEPS = 6, 4
 
@@ -33,26 +32,22 @@ def _train(ranks: Ranks, net: nn.ModuleDict, data: Tensor, limit: int) -> int:
     return done
 
 
-def _one_of_two(rank: int, port: int, folder: Path) -> None:
-    local = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    os.environ.update(local, LOCAL_RANK=str(rank), CUDA_VISIBLE_DEVICES="")
+def _one_of_two(folder: Path) -> None:
     torch.set_num_threads(1)
     ranks = Ranks()
-    torch.manual_seed(rank)
+    torch.manual_seed(ranks.rank)
     net = _net()
-    data = torch.load(folder / "data.pt")[rank::2]
+    data = torch.load(folder / "data.pt")[ranks.rank :: 2]
     steps = _train(ranks, net, data, STEPS if ranks.first else 99)
     ranks.close()
-    torch.save((net.state_dict(), steps), folder / f"{rank}.pt")
+    torch.save((net.state_dict(), steps), folder / f"{ranks.rank}.pt")
 
 
-def test_two_ranks_equal_one_with_the_double_batch(tmp_path: Path) -> None:
+def test_two_ranks_equal_one_with_the_double_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = torch.randn(2 * ROWS, 5, generator=torch.Generator().manual_seed(3))
     torch.save(data, tmp_path / "data.pt")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    multiprocessing.spawn(_one_of_two, (port, tmp_path), nprocs=2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    spawn(2, _one_of_two, tmp_path)
     (first, steps), (second, others) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     assert (steps, others) == (STEPS, STEPS)
     with torch.random.fork_rng():
