@@ -12,11 +12,15 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from streamer_client.cli import UsageError
 
 from streamer.engine.options import add_loading_options, worker_arguments
 from streamer.settings import Settings
+
+if TYPE_CHECKING:
+    from streamer.engine.protocol import Ready
 
 SEND_BUFFER_BYTES = 64 << 10
 
@@ -210,7 +214,7 @@ async def serve_on(listener: socket.socket, settings: Settings) -> int:
         if starting in done:
             ready = starting.result()
             await sessions.start(ready)
-            print(f"Streamer: ready, {ready.rate_hz:g} Hz on {ready.model.device}", flush=True)
+            print(f"Streamer: ready, {_what(ready)}", flush=True)
             await asyncio.wait({stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
         return 0
     except EngineError as error:
@@ -228,6 +232,14 @@ async def serve_on(listener: socket.socket, settings: Settings) -> int:
         server.should_exit = True
         await serving
         await engine.close()
+
+
+def _what(ready: Ready) -> str:
+    """What is served, and on what."""
+    model = ready.model
+    if model.no_streams is not None:
+        return f"on {model.device}, clips only: {model.no_streams}; the page and POST /v1/videos make them"
+    return f"{ready.rate_hz:g} Hz on {model.device}"
 
 
 serve = Serve()

@@ -69,7 +69,8 @@ def shown(session: Session, state: State, request: Request) -> dict[str, Any]:
 
 @router.post("", status_code=201, openapi_extra=forms.schema(StreamBody, IMAGE))
 async def create(state: StateOf, request: Request, response: Response) -> dict[str, Any]:
-    """A new stream; its control token is shown only here."""
+    """A new stream; its control token is shown only here. 409 `clips-only` where the checkpoint makes no streams."""
+    state.sessions.require_streams()
     body, file = await forms.asked(request, StreamBody, file=IMAGE, most=images.MAX_IMAGE_BYTES + 1, text=_TEXT)
     if body.image is not None:
         file = await images.from_data_url(body.image)

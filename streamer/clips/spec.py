@@ -98,11 +98,13 @@ def clip_order(wanted: CreateClip, ready: Ready) -> ClipOrder:
         number("steps", wanted.steps, 1, info.max_steps)
     if wanted.motion_score is not None:
         number("motion_score", wanted.motion_score, 0, MAX_MOTION)
+    frames = max(1, min(round(seconds * info.rate_hz), info.max_frames))
+    _check_memory(width, height, frames, info)
     return ClipOrder(
         model=model.name,
         prompt=text,
         seconds=min(seconds, longest_s),
-        frames=max(1, min(round(seconds * info.rate_hz), info.max_frames)),
+        frames=frames,
         rate_hz=info.rate_hz,
         width=width,
         height=height,
@@ -112,6 +114,21 @@ def clip_order(wanted: CreateClip, ready: Ready) -> ClipOrder:
         steps=wanted.steps,
         motion_score=wanted.motion_score,
         loras=chosen(wanted.loras, model),
+    )
+
+
+def _check_memory(width: int, height: int, frames: int, info: ClipInfo) -> None:
+    """Raise `Invalid` for more pixels than the device has memory for; says what would do."""
+    most = info.max_pixels_in_all
+    if most is None or width * height * frames <= most:
+        return
+    longest_s = most // (width * height) / info.rate_hz
+    instead = f"{width}x{height} for {longest_s:.2f} s at most, or a smaller size" if longest_s else "a smaller size"
+    raise Invalid(
+        f"{frames} pictures of {width}x{height} are more than the device has memory for: {instead}",
+        code="clip-too-large",
+        field="seconds" if longest_s else "size",
+        limit={"pixels_in_all": most, "seconds": longest_s},
     )
 
 

@@ -201,6 +201,8 @@ class ClipInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Height and width are multiples of this."""
     max_pixels: int
     """Of one picture."""
+    max_pixels_in_all: int | None = None
+    """Of all pictures of a clip together, where memory bounds them more than the other limits do."""
     rate_hz: float
     max_frames: int
     steps: int
@@ -223,7 +225,9 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     rate_hz: float
     """The rate that the checkpoint was made for."""
     streaming: str = "blocks"
-    """Or "chained clips", where the checkpoint makes whole clips: a block is one, and seams may show."""
+    """Or "chained clips", where the checkpoint makes whole clips: a block is one, seams may show; "clips only"."""
+    no_streams: str | None = None
+    """Where it is "clips only": why, for people. Then `Ready.slots` and `capacity` are 0, and every `Open` fails."""
     block_latent_frames: list[int]
     first_block_latent_frames: int
     steer_block_latent_frames: int | None = None
@@ -288,7 +292,7 @@ class Ready(Message, frozen=True, kw_only=True):
     slots: int
     """Streams that memory allows."""
     capacity: int
-    """Streams that run in real time at the chosen rate, at least 1."""
+    """Streams that run in real time at the chosen rate, at least 1, or 0 where there are none."""
     rate_hz: float
     """Highest of 16, 12, 8 Hz (or the checkpoint's own rate) that this machine holds for one stream."""
     rate_reason: str = ""

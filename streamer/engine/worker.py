@@ -104,7 +104,7 @@ def run(link: Link, options: argparse.Namespace) -> int:
     from streamer.engine import worker_loras
     from streamer.engine.worker_loop import WorkerLoop
     from streamer.engine.worker_models import Models
-    from streamer.engine.worker_warmup import warm_up
+    from streamer.engine.worker_warmup import warm_up, warm_up_clips
 
     link.send(Progress(fraction=0.5, what=f"loading {name}"))
     try:
@@ -114,15 +114,16 @@ def run(link: Link, options: argparse.Namespace) -> int:
         loras = worker_loras.load_all(models, adapters)
     except CheckpointError as error:
         raise _StartError(str(error)) from error
-    if models.checkpoint.kind is Kind.CLIP:
+    if models.checkpoint.kind is Kind.CLIP and models.checkpoint.no_streams is None:
         logging.warning(
             "%s was made for whole clips: its streams are clips in a row, each from the last picture", name
         )
-    measured = warm_up(
-        models,
-        options.batch,
-        lambda share, what: link.send(Progress(fraction=0.7 + 0.3 * share, what=what)),
-    )
+
+    def report(share: float, what: str) -> None:
+        link.send(Progress(fraction=0.7 + 0.3 * share, what=what))
+
+    clips_only = models.checkpoint.no_streams is not None
+    measured = warm_up_clips(models, report) if clips_only else warm_up(models, options.batch, report)
     ready, why = _ready(models.checkpoint, measured, options, loras)
     link.send(Progress(fraction=1.0, what=why))
     link.send(ready)
@@ -161,17 +162,18 @@ def _ready(
     checkpoint: Checkpoint, measured: Measured, options: argparse.Namespace, loras: dict[str, LoraInfo]
 ) -> tuple[Ready, str]:
     from model.source import display_name
-    from model.weights import Kind
     from streamer.engine.worker_clip import clip_info
-    from streamer.engine.worker_warmup import slots
+    from streamer.engine.worker_warmup import most_clip_pixels, slots
 
     config, device = checkpoint.config, checkpoint.transformer.device
     cost_s = picture_s(measured.timings, config.block)
-    if options.rate_hz:
+    if checkpoint.no_streams is not None:
+        rate_hz, why = config.rate_hz, f"clips only: {checkpoint.no_streams}"
+    elif options.rate_hz:
         rate_hz, why = options.rate_hz, f"{options.rate_hz:g} Hz, as asked: a picture costs {cost_s * 1e3:.1f} ms"
     else:
         rate_hz, why = choose_rate(cost_s, config.rate_hz, alone=device.type != "cpu")
-    allowed = slots(device, measured.stream_nbytes)
+    allowed = 0 if checkpoint.no_streams is not None else slots(device, measured.stream_nbytes)
     holds = min(allowed, capacity(cost_s, rate_hz))
     info = ModelInfo(
         name=display_name(options.model),
@@ -181,7 +183,8 @@ def _ready(
         height=config.height,
         width=config.width,
         portrait=config.portrait,
-        streaming="chained clips" if checkpoint.kind is Kind.CLIP else "blocks",
+        streaming=_streaming(checkpoint),
+        no_streams=checkpoint.no_streams,
         rate_hz=config.rate_hz,
         block_latent_frames=list(config.block_latent_frames),
         first_block_latent_frames=config.first_block_latent_frames,
@@ -196,7 +199,7 @@ def _ready(
         prompt=config.prompt,
         vocabulary=config.to_dict()["vocabulary"],
         known_words=[*config.known_words],
-        clips=clip_info(checkpoint),
+        clips=clip_info(checkpoint, most_clip_pixels(checkpoint)),
         loras=loras,
     )
     ready = Ready(
@@ -210,6 +213,14 @@ def _ready(
         rate_reason=why,
     )
     return ready, why
+
+
+def _streaming(checkpoint: Checkpoint) -> str:
+    from model.weights import Kind
+
+    if checkpoint.no_streams is not None:
+        return "clips only"
+    return "chained clips" if checkpoint.kind is Kind.CLIP else "blocks"
 
 
 def state_options(checkpoint: Checkpoint) -> dict[str, Any]:

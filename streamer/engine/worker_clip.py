@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from PIL import Image
 
 from model.checkpoint import Checkpoint
-from model.clip import MAX_GUIDANCE_SCALE, Clip, ClipSpec, longsana_first_block
+from model.clip import MAX_GUIDANCE_SCALE, Clip, ClipSpec, latent_frames, longsana_first_block
 from model.image_start import picture_tensor
-from model.positions import first_picture, latent_of
+from model.positions import first_picture
 from model.weights import Kind
 from streamer.engine.protocol import ClipDone, ClipInfo, ClipPictures, ClipProgress, Message, OpenClip, Steer
 from streamer.engine.scheduler import Costs, Unit
@@ -27,8 +27,8 @@ PATIENCE_S = 5.0
 must not stop a clip for good."""
 
 
-def clip_info(checkpoint: Checkpoint) -> ClipInfo:
-    """What clips the checkpoint makes, for the server."""
+def clip_info(checkpoint: Checkpoint, max_pixels_in_all: int | None = None) -> ClipInfo:
+    """What clips the checkpoint makes, for the server; of so many pixels in all at most, None for no such bound."""
     config, transformer = checkpoint.config, checkpoint.transformer.config
     _, patch_height, patch_width = transformer.patch_size
     return ClipInfo(
@@ -36,6 +36,7 @@ def clip_info(checkpoint: Checkpoint) -> ClipInfo:
         width=config.width,
         size_step=checkpoint.vae.spatial_factor * max(patch_height, patch_width),
         max_pixels=config.height * config.width,
+        max_pixels_in_all=max_pixels_in_all,
         rate_hz=config.rate_hz,
         max_frames=_most_frames(checkpoint),
         steps=len(config.timesteps),
@@ -49,7 +50,7 @@ def _most_frames(checkpoint: Checkpoint) -> int:
     """Pictures of the longest clip: as many as a bidirectional checkpoint was trained for, a minute of another."""
     config = checkpoint.config
     if checkpoint.kind is Kind.CLIP:
-        return first_picture(config.first_block_latent_frames)
+        return first_picture(config.first_block_latent_frames, checkpoint.vae.temporal_factor)
     return int(MAX_CLIP_S * config.rate_hz)
 
 
@@ -199,7 +200,7 @@ def _rows(checkpoint: Checkpoint, message: OpenClip) -> int:
 
 def _longest(checkpoint: Checkpoint, message: OpenClip) -> float:
     """Latent frames of its longest pass, against those of a stream's default block."""
-    config, latents = checkpoint.config, latent_of(message.frames - 1) + 1
+    config, latents = checkpoint.config, latent_frames(message.frames, checkpoint.vae.temporal_factor)
     longest = {
         Kind.STREAM: max(config.block, config.first_block_latent_frames),
         Kind.LONGSANA: longsana_first_block(latents, config.block),

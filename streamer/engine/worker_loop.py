@@ -121,6 +121,8 @@ class WorkerLoop:
         if message.stream in self._streams:
             self._drop(self._streams[message.stream])
         try:
+            if self._models.checkpoint.no_streams is not None:
+                raise StreamError(f"clips only: {self._models.checkpoint.no_streams}")
             taken = sum(stream.frontier.rows for stream in self._streams.values())
             if taken + self._models.rows(first_steer(message)) > self._slots:
                 raise StreamError(f"all {self._slots} slots are taken")

@@ -11,7 +11,11 @@ import psutil
 import torch
 
 from model.chain import advance
+from model.checkpoint import Checkpoint
+from model.clip import Clip, ClipSpec
+from model.positions import first_picture
 from model.stream_config import StreamConfig
+from model.whole_vae import WholeVAE
 from streamer.engine.budget import choose_rate, picture_s
 from streamer.engine.protocol import Steer, Timings
 from streamer.engine.worker_models import Models
@@ -22,8 +26,12 @@ FREE_BUCKET = 1.25
 """A wider pass is taken if it costs at most this many times a narrow one: then its empty rows cost nothing much."""
 MEMORY_SHARE = 0.5
 """Of the memory that is free when the worker is warm, what streams may take."""
+CLIP_MEMORY_SHARE = 0.7
+"""Of that memory, what the activations of a whole clip's decoding may take; convolutions take some for themselves."""
 LEAD_BOUNDARIES = 4
 MAX_SLOTS = 256
+TINY_PATCHES = 4
+"""Height and width of the clip that warms up a worker of clips only."""
 REPEATS = 4
 """The quickest of so many counts: what else starts at the same time (a server, a browser) is over soon."""
 SECOND_LOOKS = 2
@@ -86,6 +94,44 @@ def warm_up(models: Models, bucket: int | None, report: Callable[[float, str], N
         stream_nbytes=_roll_nbytes(models) * (1 + LEAD_BOUNDARIES) + decoder_nbytes,
         text_s=_timed(device, lambda: models.texts(Steer(at_latent=0, prompt=config.prompt, guidance_scale=1.0))),
     )
+
+
+def warm_up_clips(models: Models, report: Callable[[float, str], None]) -> Measured:
+    """As `warm_up`, of a checkpoint that makes clips only: one tiny clip, all the way to its pictures."""
+    checkpoint = models.checkpoint
+    config, vae, device = checkpoint.config, checkpoint.vae, checkpoint.transformer.device
+    report(0.0, "making a tiny clip")
+    side = TINY_PATCHES * vae.spatial_factor * max(checkpoint.transformer.config.patch_size[1:])
+    size = {"height": min(side, config.height), "width": min(side, config.width)}
+    steer = Steer(at_latent=0, prompt=config.prompt, guidance_scale=1.0, loras=models.default_loras)
+    spec = ClipSpec(prompt=config.prompt, frames=1 + vae.temporal_factor, steps=2, guidance_scale=1.0, **size)
+    clip = Clip(checkpoint, spec, loras=models.loras(steer))
+    times = {"pass": 0.0, "decode": 0.0}
+    try:
+        while not clip.finished:
+            unit = clip.unit
+            times[unit] = max(times[unit], _timed(device, clip.step))
+    finally:
+        clip.close()
+    return Measured(
+        timings=_timings(config, 1, (times["pass"],) * 3, times["decode"]),
+        bucket=1,
+        stream_nbytes=0,
+        text_s=_timed(device, lambda: models.texts(steer)),
+    )
+
+
+def most_clip_pixels(checkpoint: Checkpoint) -> int | None:
+    """Most pixels of all pictures of a clip together that there is memory for; None where the longest clip of the
+    checkpoint's own size fits."""
+    vae, config = checkpoint.vae, checkpoint.config
+    if not isinstance(vae, WholeVAE):
+        return None
+    latents, (height, width) = config.first_block_latent_frames, (config.height, config.width)
+    pixels = first_picture(latents, vae.temporal_factor) * height * width
+    taken = vae.decode_nbytes(latents, height // vae.spatial_factor, width // vae.spatial_factor)
+    allowed = int(free_bytes(checkpoint.transformer.device) * CLIP_MEMORY_SHARE)
+    return None if taken <= allowed else pixels * allowed // taken
 
 
 def _timings(config: StreamConfig, bucket: int, passes: tuple[float, float, float], decode_s: float) -> Timings:

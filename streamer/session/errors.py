@@ -80,6 +80,12 @@ class NotReady(SessionError):
     default_code, default_status = "not-ready", 503
 
 
+class ClipsOnly(SessionError):
+    """The checkpoint makes clips, no streams."""
+
+    default_code, default_status = "clips-only", 409
+
+
 class GuidanceTooCostly(SessionError):
     """The machine has no room for guidance's second row at this rate, whoever else is there or not."""
 

@@ -12,7 +12,7 @@ import msgspec
 from streamer.engine.protocol import Ready
 from streamer.media.hub import Hub
 from streamer.session.capacity import Share, fits, guidance_too_costly, is_guided, share
-from streamer.session.errors import CapacityFull, NotReady, StreamUnknown
+from streamer.session.errors import CapacityFull, ClipsOnly, NotReady, StreamUnknown
 from streamer.session.ports import EngineLike, MakeHub
 from streamer.session.session import Session
 from streamer.session.spec import CreateStream, stream_spec
@@ -55,10 +55,20 @@ class Sessions:
         self._waiting: list[Session] = []
         self._main_prompt = settings.prompt or ""
         self._main_timer: asyncio.TimerHandle | None = None
+        self._no_streams: str | None = None
         self._closed = False
 
     async def start(self, ready: Ready) -> None:
-        """Open `main`. Call once, when the engine is ready."""
+        """Open `main`, if the checkpoint streams. Call once, when the engine is ready.
+
+        Raises:
+            ClipsOnly: a first prompt is given for a `main` that there can't be.
+        """
+        self._no_streams = ready.model.no_streams
+        if self._no_streams is not None:
+            if self._main_prompt:
+                self.require_streams()
+            return
         self._main_prompt = self._main_prompt or ready.model.prompt
         self._engine.on_down(self._worker_down)
         self._engine.on_up(self._worker_up)
@@ -73,9 +83,9 @@ class Sessions:
 
     @property
     def capacity(self) -> int:
-        """Streams that may run at once; 0 while there is no worker."""
+        """Streams that may run at once; 0 while there is no worker, and where there are none."""
         ready = self._engine.ready
-        if ready is None:
+        if ready is None or self._no_streams is not None:
             return 0
         most = min(ready.capacity, ready.slots)
         return max(1, most if self._settings.max_streams is None else min(most, self._settings.max_streams))
@@ -91,6 +101,14 @@ class Sessions:
             raise NotReady("the model is warming up", retry_after_s=1.0)
         return self._main
 
+    def require_streams(self) -> None:
+        """Raise `ClipsOnly` where the checkpoint makes no streams; says why and what to ask for instead."""
+        if self._no_streams is not None:
+            message = (
+                f"this checkpoint makes clips, not streams: {self._no_streams}; ask for one with POST /v1/videos"
+            )
+            raise ClipsOnly(message, instead="/v1/videos")
+
     def is_main(self, session: Session) -> bool:
         """Whether this is the stream that everybody shares."""
         return session is self._main
@@ -100,6 +118,7 @@ class Sessions:
 
         Raises:
             NotReady: the worker is not up.
+            ClipsOnly: the checkpoint makes no streams.
             Invalid, LogError: the request can't be met by this model.
             CapacityFull: streams that somebody watches leave no room.
             GuidanceTooCostly: at its rate there is never room for its guidance.
@@ -107,6 +126,7 @@ class Sessions:
         ready = self._engine.ready
         if ready is None or self._closed:
             raise NotReady("the model is warming up", retry_after_s=1.0)
+        self.require_streams()
         checked = stream_spec(wanted, ready)
         lines = (checked.header, *(checked.log.steers if checked.log else ()))
         guided = any(is_guided(line.guidance_scale, ready.model) for line in lines)
@@ -123,7 +143,9 @@ class Sessions:
         Raises:
             StreamUnknown: there is none, or it ended long ago.
             NotReady: `main` is asked for while the model warms up.
+            ClipsOnly: the checkpoint makes no streams.
         """
+        self.require_streams()
         if id == MAIN:
             return self.main
         self._forget()

@@ -111,11 +111,11 @@ def test_what_decoding_takes_is_known_before(checkpoint: Checkpoint) -> None:
 
 def test_it_cannot_stream(checkpoint: Checkpoint, tiny_720p: Path, tmp_path: Path) -> None:
     assert checkpoint.no_streams is not None
-    with pytest.raises(ValueError, match="clips only: its VAE .* is not causal"):
+    with pytest.raises(ValueError, match=r"clips only: its VAE .* is not causal"):
         VideoStream(checkpoint, prompt="the sea")
     folder = tmp_path / "LongSANA_720p"
     folder.symlink_to(tiny_720p)
-    with pytest.raises(CheckpointError, match="streams block by block, but its VAE .* whole clips only"):
+    with pytest.raises(CheckpointError, match=r"streams block by block, but its VAE .* whole clips only"):
         load_checkpoint(folder)
 
 
