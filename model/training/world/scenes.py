@@ -154,7 +154,10 @@ def _house(c: Canvas, x: float, base: float, s: float) -> None:
     c.box(x + s * 0.25, base - s * 0.75, x + s * 0.7, base, 0.45, 0.55)
     c.polygon([(x - s * 0.85, base - s * 0.7), (x - s * 0.35, base - s * 1.4), (x + s * 0.55, base - s * 1.4),
                (x + s * 0.85, base - s * 0.7)], 0.2, 0.9, snow=1.0)  # fmt: skip
-    c.box(x - s * 0.4, base - s * 0.5, x - s * 0.08, base - s * 0.18, 0.2, 0.5, emission=1.0)
+    c.box(x - s * 0.9, base - s * 0.8, x + s * 0.9, base - s * 0.64, 0.1, 0.9)  # eaves, dark even under snow
+    c.polygon([(x - s * 0.35, base - s * 1.4), (x + s * 0.55, base - s * 1.4), (x + s * 0.66, base - s * 1.2),
+               (x - s * 0.46, base - s * 1.2)], 0.95, 0.9, snow=1.0)  # fmt: skip
+    c.box(x - s * 0.5, base - s * 0.56, x - s * 0.1, base - s * 0.14, 0.2, 0.5, emission=1.0)
 
 
 def _forest(c: Canvas, rng: Rng, layer: int) -> None:

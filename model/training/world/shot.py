@@ -135,9 +135,9 @@ def make_shot(
     sky = _grey(sky, weather, hour)
     flash, bolt = _flashes(t.reshape(-1), looks, pictures)
     flash = flash.to(device) * weather[:, STORM]
-    sky = sky + flash[:, None, None] * table((0.16, 0.18, 0.26))
+    sky = sky + flash[:, None, None] * table((0.11, 0.13, 0.21))
     ambient_bright = (hour[:, :, None] * weather[:, None, :] * table(p.AMBIENT_BRIGHT)).sum((1, 2))
-    ambient = hour @ table(p.AMBIENT) * ambient_bright[:, None] + flash[:, None] * table((0.24, 0.26, 0.34))
+    ambient = hour @ table(p.AMBIENT) * ambient_bright[:, None] + flash[:, None] * table((0.15, 0.17, 0.25))
     direct = hour @ table(p.DIRECT) * (weather @ table(p.DIRECT_BRIGHT))[:, None]
     gloom = weather[:, RAIN] + weather[:, STORM] + 0.5 * weather[:, FOG]
     lamps = (hour @ table(p.LAMPS) + 0.45 * gloom).clamp(0, 1)

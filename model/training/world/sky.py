@@ -126,8 +126,8 @@ def _clouds(s: Shot, sky: Tensor) -> Tensor:
     dusk = (s.hour[:, 0] + s.hour[:, 2]).view(-1, 1, 1, 1)
     lums = [k * (1 + (s.table(p.DUSK_GREY).view(1, 3, 1, 1) - 1) * dusk) for k in lums]
     light, dark = (over(c, k, grey) * bright * tint for c, k in zip((light, dark), lums, strict=True))
-    light = light * (1 - 0.28 * (s.w(STORM) + 0.4 * s.w(RAIN))) + s.flash * 0.34
-    dark = dark + s.flash * s.table((0.20, 0.22, 0.32)).view(1, 3, 1, 1)
+    light = light * (1 - 0.28 * (s.w(STORM) + 0.4 * s.w(RAIN))) + s.flash * 0.20
+    dark = dark + s.flash * s.table((0.13, 0.15, 0.24)).view(1, 3, 1, 1)
     pale = s.w(SNOW) * s.table((0.06, 0.09, 0.15)).view(1, 3, 1, 1)
     light, dark = light + pale, dark + pale
     wind = s.look("wind") * (1 + 1.5 * s.weather[:, STORM])
