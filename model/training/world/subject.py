@@ -39,14 +39,14 @@ _LOOP = 1 / 3  # Hz: one frame a picture at 16 Hz
 
 WAYS = {
     "none": Ways(1.0, 160, 0.0, 50, (0, 0), 9),
-    "sailboat": Ways(0.70, 124, _LOOP / 2, 60, (14, 1.0), 13, 90),
+    "sailboat": Ways(0.70, 130, _LOOP / 2, 60, (14, 1.0), 13, 90),
     "balloon": Ways(0.78, 74, _LOOP / 2, 50, (12, 3.5), 10),
     "birds": Ways(0.92, 156, 2 * _LOOP, 48, (10, 3.0), 10),
     "train": Ways(0.87, 158, _LOOP, 90, (12, 0.0), 14, 94),
-    "whale": Ways(0.80, 152, _LOOP, 50, (12, 3.5), 10),
-    "ufo": Ways(0.66, 154, _LOOP, 44, (14, 3.0), 8),
-    "lighthouse": Ways(0.86, 90, 0.0, 90, (0, 0.0), 9, 94, 0.17),
-    "dragon": Ways(0.88, 154, _LOOP, 52, (12, 3.5), 9),
+    "whale": Ways(0.80, 156, _LOOP, 50, (12, 3.5), 10),
+    "ufo": Ways(0.66, 156, _LOOP, 44, (14, 3.0), 8),
+    "lighthouse": Ways(0.86, 92, 0.0, 90, (0, 0.0), 9, 94, 0.17),
+    "dragon": Ways(0.88, 158, _LOOP, 52, (12, 3.5), 9),
 }
 LAMP = 28.0  # cell rows from the lighthouse's centre up to its lamp
 MARGIN = 0.96  # share of the width that a subject may fill, its sway included
