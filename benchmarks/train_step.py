@@ -134,8 +134,9 @@ class Steps:
         """Return clips that cost no rendering."""
         kind: ClipKind = self._kind
         count, device = self._clips, self._device
-        latents = torch.randn(count, 16, kind.frames, 18, 32, device=device).bfloat16()
-        text = torch.randn(count, kind.blocks, 40, 256, device=device).bfloat16()
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        latents = torch.randn(count, 16, kind.frames, 18, 32, device=device, dtype=dtype)
+        text = torch.randn(count, kind.blocks, 40, 256, device=device, dtype=dtype)
         mask = torch.ones(count, kind.blocks, 40, dtype=torch.long, device=device)
         return Batch(latents, text, mask, torch.tensor([draw_lengths(kind, self._rng) for _ in range(count)]))
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from model.training.layout import send
 from model.training.vae_parallel import VaeParallel
 
 HEIGHT, WIDTH, RATE_HZ = 144, 256, 16
@@ -106,7 +107,7 @@ class Pool:
         count = clips[0].shape[0]
         index = (torch.arange(count) + self._next) % self._capacity
         for ring, new in zip(self._rings, clips, strict=True):
-            ring[index.to(ring.device)] = new
+            ring[send(index, ring.device)] = new
         self._next = (self._next + count) % self._capacity
         self.made += count
 
@@ -134,7 +135,7 @@ class Pool:
         """Return `count` random clips."""
         size = min(self.made, self._capacity)
         index = torch.randint(0, size, (count,))
-        return [ring[index.to(ring.device, non_blocking=True)] for ring in self._rings]
+        return [ring[send(index, ring.device)] for ring in self._rings]
 
 
 def picture_pool(

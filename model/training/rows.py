@@ -73,6 +73,13 @@ def _linear(layer: Any, x: Tensor) -> Tensor:
     return F.linear(x, layer.weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
 
 
+def _joined(layers: list[Any], x: Tensor) -> tuple[Tensor, ...]:
+    """Apply layers of equal size as one product, which reads `x` and writes its gradient once."""
+    weight = torch.cat([layer.weight for layer in layers]).to(x.dtype)
+    biases = [layer.bias for layer in layers if layer.bias is not None]
+    return F.linear(x, weight, torch.cat(biases).to(x.dtype) if biases else None).chunk(len(layers), dim=-1)
+
+
 def _heads(x: Tensor, heads: int) -> Tensor:
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
@@ -97,9 +104,10 @@ def layer_sums(block: Any, x: Tensor, table: Tensor, cos: Tensor, sin: Tensor) -
     attention = block.attn1
     h = _modulate(x, table[:, 0:1], table[:, 1:2])
     heads = attention.heads
-    query = F.relu(_rms(_linear(attention.to_q, h), attention.norm_q.weight, attention.norm_q.eps))
-    key = F.relu(_rms(_linear(attention.to_k, h), attention.norm_k.weight, attention.norm_k.eps))
-    query, key, value = _heads(query, heads), _heads(key, heads), _heads(_linear(attention.to_v, h), heads)
+    query, key, value = _joined([attention.to_q, attention.to_k, attention.to_v], h)
+    query = F.relu(_rms(query, attention.norm_q.weight, attention.norm_q.eps))
+    key = F.relu(_rms(key, attention.norm_k.weight, attention.norm_k.eps))
+    query, key, value = _heads(query, heads), _heads(key, heads), _heads(value, heads)
     products = value.transpose(-1, -2) @ _rotate(key, cos, sin)
     total = key.float().sum(2)
     return query, _rotate(query, cos, sin), torch.cat([products.float(), total[..., None]], dim=-1)
