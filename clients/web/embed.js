@@ -43,6 +43,7 @@ button:focus-visible { outline: 2px solid #f5b454; outline-offset: -2px; }
 /** @type {Record<string, string>} */
 const WORD = {
   connecting: "Connecting", warming: "Warming up", reconnecting: "Reconnecting", full: "Every place is taken", gone: "This stream is over",
+  clips: "This server makes clips, not streams",
 };
 const STAGES = /** @type {const} */ (["queued", "locked", "shown"]);
 

@@ -35,7 +35,9 @@ import { store } from "./dom.js";
  * @property {string} weights_hash
  * @property {string[]} sizes `256x144`
  * @property {number} model_rate_hz the rate that the checkpoint was made for
- * @property {"blocks" | "chained clips"} streaming
+ * @property {"blocks" | "chained clips" | "clips only"} streaming
+ * @property {string | null} no_streams why it makes clips only
+ * @property {{seconds: number}} clips what may be asked of them
  * @property {Record<string, VocabularyEntry[]>} vocabulary by bank
  * @property {import("./loras.js").Lora[]} loras adapters, with the weight that new streams have of them
  * @property {string[]} known_words what it was trained with beside the vocabulary's words

@@ -12,6 +12,7 @@ import { Events } from "./events.js";
 import { Feed } from "./feed.js";
 import { Keys } from "./keys.js";
 import { Loras } from "./loras.js";
+import { Maker } from "./maker.js";
 import { PictureStart } from "./picture.js";
 import { Share, qrOf } from "./share.js";
 import { Stage } from "./stage.js";
@@ -56,6 +57,7 @@ class Page {
     });
     this.share = new Share(this.api);
     this.picture = new PictureStart(this.api, this.attachment, this.deck.field);
+    this.maker = new Maker(this.api);
     this.#wire();
     if (query.has("watch")) this.#watchOnly();
     if (query.has("output") || query.has("kiosk")) document.body.classList.add("output");
@@ -69,6 +71,7 @@ class Page {
     attachment.onchange = () => {
       this.states.render();
       if (attachment.phase === "live") deck.release();
+      if (attachment.phase === "clips" && attachment.model) this.#clips(attachment.model);
     };
     attachment.onmodel = (model) => {
       this.album.open(model.weights_hash);
@@ -187,6 +190,7 @@ class Page {
 
   /** @param {import("./keys.js").Act} what @returns {boolean | void} */
   #act(what) {
+    if (this.attachment.phase === "clips" && what !== "fullscreen") return what === "prompt" && this.maker.focus();
     if (what === "go") return this.deck.go();
     if (what === "prompt") this.deck.field.focus();
     else if (what === "cancel") this.deck.cancel();
@@ -197,6 +201,13 @@ class Page {
     else if (what === "output") window.open(`${location.pathname}?output`, `output-${id}`, "popup,width=1024,height=576");
     else if (document.fullscreenElement) document.exitFullscreen();
     else $("#stage").requestFullscreen?.().catch(() => {});
+  }
+
+  /** The server has no streams. @param {import("./api.js").Model} model */
+  #clips(model) {
+    $("#name").textContent = "Clips";
+    this.picture.instead = (file) => this.maker.take(file);
+    this.maker.open(model);
   }
 
   #watchOnly() {

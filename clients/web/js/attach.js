@@ -10,7 +10,10 @@ const POLL_MS = 5000;
 const WARM_POLL_MS = 600;
 const FULL = ["capacity-full", "viewers-full"];
 
-/** @typedef {"connecting" | "warming" | "live" | "reconnecting" | "full" | "gone"} Phase */
+/** @typedef {"connecting" | "warming" | "live" | "reconnecting" | "full" | "gone" | "clips"} Phase */
+
+/** Nothing comes of waiting for a picture in these. @type {Phase[]} */
+const OVER = ["gone", "full", "clips"];
 
 export class Attachment {
   #backoff = new Backoff();
@@ -154,6 +157,7 @@ export class Attachment {
       return this.#ended(problem.body.reason ?? problem.message, problem);
     }
     if (FULL.includes(problem.code)) return this.full(problem);
+    if (problem.code === "clips-only") return this.#clips();
     try {
       await this.api.ready();
     } catch (error) {
@@ -165,6 +169,21 @@ export class Attachment {
     }
     this.#enter(this.stream || problem.status === 0 ? "reconnecting" : "connecting");
     await pause(this.#backoff.next());
+  }
+
+  /** The model makes clips: there is no stream, and none to wait for. */
+  async #clips() {
+    const model = this.model ?? (await this.api.model().catch(() => null));
+    if (!model) return pause(this.#backoff.next());
+    this.#search++;
+    this.#looking = false;
+    this.feed.stop();
+    this.events.stop();
+    if (!this.model) {
+      this.model = model;
+      this.onmodel(model);
+    }
+    this.#enter("clips");
   }
 
   /** @param {number} fraction that is done */
@@ -260,7 +279,7 @@ export class Attachment {
 
   /** The phase that the feed's link and the stream's status amount to. */
   #settle() {
-    if (this.phase === "gone" || this.phase === "full") {
+    if (OVER.includes(this.phase)) {
       if (this.feed.link !== "live") return;
     }
     // The worker was lost: the stream goes on from its last snapshot, the connections stay.
@@ -274,7 +293,7 @@ export class Attachment {
     for (;;) {
       await pause(POLL_MS);
       if (this.#stopped) return;
-      if (this.#looking || this.phase === "gone" || this.phase === "full" || document.hidden) continue;
+      if (this.#looking || OVER.includes(this.phase) || document.hidden) continue;
       const search = this.#search;
       const stream = await this.api.stream().catch(() => null);
       if (!stream || search !== this.#search) continue;

@@ -62,6 +62,8 @@ export async function prepare(file, limits) {
 
 export class PictureStart {
   #busy = false;
+  /** Who takes a picture where no stream can start from it. @type {((file: Blob) => void) | null} */
+  instead = null;
 
   /**
    * @param {import("./api.js").Api} api
@@ -128,6 +130,7 @@ export class PictureStart {
 
   /** Open the stream and go there; what is in the way is said under the field. @param {Blob} file */
   async start(file) {
+    if (this.instead) return this.instead(file);
     const { model, stream } = this.attachment;
     if (!model) return this.field.say("A picture can start a stream as soon as the model is warm", "error");
     this.#busy = true;

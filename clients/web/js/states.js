@@ -11,7 +11,7 @@ const BEHIND_S = 1;
 /** @type {Record<string, string>} */
 const WORD = {
   connecting: "connecting", warming: "warming up", live: "live", reconnecting: "reconnecting", full: "full",
-  gone: "ended", paused: "paused", behind: "behind",
+  gone: "ended", paused: "paused", behind: "behind", clips: "clips only",
 };
 
 /**
@@ -119,6 +119,7 @@ export class States {
     if (state === "paused") return ["paused", [h("p", {}, "Goes on when watched")]];
     if (state === "behind") return ["behind", [button("Back to live", act.live, "primary")]];
     if (state === "full") return this.#full(ms);
+    if (state === "clips") return ["clips", this.#clips()];
     if (state === "gone") {
       const reason = attachment.problem?.message || "It ended.";
       return [
@@ -132,6 +133,12 @@ export class States {
     }
     if (state === "live" && this.fresh && !this.watchOnly) return ["fresh", [this.#hint()]];
     return [state, []];
+  }
+
+  /** Why there is nothing to watch, until there is a clip. */
+  #clips() {
+    const why = this.attachment.model?.no_streams ?? "";
+    return [h("h2", {}, "This model makes clips"), h("p", {}, `No live stream: ${why}.`)];
   }
 
   #hint() {

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from msgspec.structs import replace
 from scripted_engine import ScriptedEngine, ScriptedHub, ready
 from virtual_clock import VirtualLoop, run
 
-from streamer.session.errors import CapacityFull, Invalid, NotReady, StreamUnknown
+from streamer.session.errors import CapacityFull, ClipsOnly, Invalid, NotReady, StreamUnknown
 from streamer.session.events import EventLog
 from streamer.session.manager import KEPT_OVER, MAX_RUNNING, OVER_FOR_S, Sessions
 from streamer.session.spec import CreateStream
@@ -304,3 +305,21 @@ async def _take(log: EventLog, after: int | None, count: int) -> list:  # type: 
         if len(taken) == count:
             break
     return taken
+
+
+def test_a_checkpoint_that_makes_clips_only_has_no_streams_and_says_why() -> None:
+    async def scenario() -> None:
+        info = ready()
+        info = replace(info, model=replace(info.model, streaming="clips only", no_streams="it can't"), slots=0)
+        engine = ScriptedEngine(info)
+        sessions = Sessions(engine, Settings(), ScriptedHub)
+        await sessions.start(info)
+        assert (sessions.capacity, sessions.list(), engine.open_streams) == (0, [], set())
+        for ask in (lambda: sessions.get("main"), lambda: sessions.create(CreateStream(prompt="x"))):
+            with pytest.raises(ClipsOnly, match="makes clips, not streams: it can't; ask for one with") as refused:
+                ask()
+            assert (refused.value.status, refused.value.extra) == (409, {"instead": "/v1/videos"})
+        with pytest.raises(ClipsOnly):
+            await Sessions(engine, Settings(prompt="the sea"), ScriptedHub).start(info)
+
+    run(scenario())
