@@ -1,4 +1,4 @@
-"""Whether the fused FFN kernels are right on this GPU, and what a training step of the starter costs: a minute a form.
+"""Whether the fused FFN kernels are right on this GPU, and what a starter's training step costs: a minute a form.
 
     python -m benchmarks.train_step [--rows 800] [--forms fused,plain] [--scan] [--start model/starter] [--table 15]
 
