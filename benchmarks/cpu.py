@@ -25,15 +25,14 @@ from pathlib import Path
 
 import psutil
 import torch
-from diffusers import AutoencoderKLWan, SanaVideoTransformer3DModel
+from diffusers import AutoencoderKLWan
 from streamer_client import Client
-from torch import Tensor
 
+from benchmarks.cheaper import decode, passes
+from benchmarks.cheaper.passes import World
 from benchmarks.isa import add_isa_argument, run_as
 from benchmarks.serving import serve
-from model.checkpoint import Checkpoint, load_checkpoint
 from model.devices import default_dtype
-from model.stream import LatentStream
 from streamer.engine.budget import choose_rate
 
 
@@ -58,19 +57,25 @@ def main() -> None:
 
 def alone(folder: Path, dtype: torch.dtype, rounds: int) -> None:
     """Print milliseconds a picture of both sides, their ratio, and the rate that ours is good for."""
-    checkpoint = load_checkpoint(folder, "cpu", dtype)
-    pictures = checkpoint.vae.temporal_factor * checkpoint.config.block
-    sides = {"diffusers' classes": diffusers_block(folder, dtype, checkpoint), "ours": our_block(checkpoint)}
+    world = World.of(folder)
+    checkpoint = world.checkpoint
+    pictures = checkpoint.streaming_vae.temporal_factor * checkpoint.config.block
+    weights = {"torch_dtype": dtype, "local_files_only": True}
+    vaes = [AutoencoderKLWan.from_pretrained(folder / "vae", **weights) for _ in range(2)]
+    sides = {
+        "diffusers' classes": block_of(passes.Plain(world, dtype), decode.Plain(vaes[0])),
+        "ours": block_of(passes.Ours(world, world.net(dtype)), decode.Ours(vaes[1])),
+    }
     times: dict[str, list[list[float]]] = {name: [] for name in sides}
     for run in range(rounds + 1):
         for name, block in sides.items():
             parts = [1e3 * seconds / pictures for seconds in block()]
             if run:  # the first warms up
                 times[name].append([*parts, sum(parts)])
-    passes = len(checkpoint.config.timesteps)
+    count = len(checkpoint.config.timesteps)
     print(
         f"{folder}, {dtype}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads; "
-        f"{passes} passes + commit, {pictures} pictures a block"
+        f"{count} passes + commit, {pictures} pictures a block"
     )
     print(f"{'ms a picture, median (min)':<28}{'passes':>16}{'decode':>16}{'all':>16}{'pictures/s':>12}")
     for name, rows in times.items():
@@ -83,76 +88,18 @@ def alone(folder: Path, dtype: torch.dtype, rounds: int) -> None:
     print(f"a server takes {choose_rate(quickest_s, checkpoint.config.rate_hz, alone=False)[1]}")
 
 
-def our_block(checkpoint: Checkpoint) -> Callable[[], tuple[float, float]]:
+def block_of(way: passes.Way, decoding: decode.Decoding) -> Callable[[], tuple[float, float]]:
     """Seconds of (passes, decode) of the next block of a running stream."""
-    config, vae = checkpoint.config, checkpoint.streaming_vae
-    text, mask = checkpoint.text.encode("the sea at sunset")
-    factor = vae.spatial_factor
-    stream = LatentStream(
-        checkpoint.transformer,
-        text=text,
-        text_mask=mask,
-        height=config.height // factor,
-        width=config.width // factor,
-        config=config,
-    )
-    state = vae.new_state()
-
-    def decode(block: Tensor) -> None:
-        for index in range(block.shape[2]):
-            vae.decode_yuv(block[:, :, index : index + 1], state)
-
-    decode(next(stream))
 
     def block() -> tuple[float, float]:
         start = time.perf_counter()
-        latents = next(stream)
+        latents = way.run()
         middle = time.perf_counter()
-        decode(latents)
+        assert latents is not None
+        decoding.run(latents)
         return middle - start, time.perf_counter() - middle
 
-    return block
-
-
-def diffusers_block(folder: Path, dtype: torch.dtype, checkpoint: Checkpoint) -> Callable[[], tuple[float, float]]:
-    """The same work by diffusers' classes: as many passes, and the decoder with its causal cache."""
-    transformer = SanaVideoTransformer3DModel.from_pretrained(folder / "transformer", torch_dtype=dtype)
-    vae = AutoencoderKLWan.from_pretrained(folder / "vae", torch_dtype=dtype)
-    config = checkpoint.config
-    text, mask = checkpoint.text.encode("the sea at sunset")
-    text = text.to(dtype)
-    factor = checkpoint.vae.spatial_factor
-    size = (1, checkpoint.vae.channels, config.block, config.height // factor, config.width // factor)
-    latents = torch.randn(size, generator=torch.Generator().manual_seed(0)).to(dtype)
-    vae.clear_cache()
-    first = [True]
-
-    def decode(frame: Tensor) -> None:
-        vae._conv_idx = [0]
-        vae.decoder(
-            vae.post_quant_conv(frame),
-            feat_cache=vae._feat_map,
-            feat_idx=vae._conv_idx,
-            first_chunk=first.pop() if first else False,
-        )
-
-    decode(latents[:, :, :1])
-
-    def block() -> tuple[float, float]:
-        start = time.perf_counter()
-        for timestep in (0.0, *config.timesteps):
-            transformer(
-                latents,
-                encoder_hidden_states=text,
-                timestep=torch.tensor([timestep]),
-                encoder_attention_mask=mask,
-                return_dict=False,
-            )
-        middle = time.perf_counter()
-        for index in range(config.block):
-            decode(latents[:, :, index : index + 1])
-        return middle - start, time.perf_counter() - middle
-
+    block()  # the first one has nothing to commit
     return block
 
 

@@ -5,6 +5,7 @@
 `bf16` is the packed product that `model.packed` runs; `int8` oneDNN's, as torch.compile's CPU backend calls it, on
 activations that are 8-bit already; `with its input` adds finding the activations' scale and rounding them, as is
 needed where no kernel before it does. Milliseconds, the quickest of many rounds in which the three take turns.
+`benchmarks.cheaper` shows what comes of it in a whole stream.
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from model.layers import TemporalTaps
 
 ROUNDS = 200
+Net = TypeVar("Net", bound=nn.Module)
+MIDDLE = 128
 
 
 def main() -> None:
@@ -50,30 +55,64 @@ def main() -> None:
 
 def products(tokens: int, inputs: int, outputs: int) -> list[Callable[[], Any]]:
     """The three products of (tokens, inputs) with (outputs, inputs)."""
-    onednn: Any = torch.ops.onednn
     mkldnn: Any = torch.ops.mkldnn
     x = torch.randn(tokens, inputs).bfloat16()
-    packed = mkldnn._reorder_linear_weight(torch.randn(outputs, inputs).bfloat16())
-    weight = torch.randint(-127, 128, (outputs, inputs), dtype=torch.int8)
-    packed8 = onednn.qlinear_prepack(weight, [tokens, inputs])
-    scales, zeros = torch.rand(outputs), torch.zeros(outputs, dtype=torch.int64)
-    middle = torch.tensor(128)
-
-    def narrow() -> tuple[Tensor, Tensor]:
-        scale = x.abs().amax().float() / 127
-        return (x / scale).round().add_(128).to(torch.uint8), scale
-
-    def product(x8: Tensor, scale: Tensor) -> Tensor:
-        return onednn.qlinear_pointwise(
-            x8, scale, middle, packed8, scales, zeros, None, 1.0, 0, torch.bfloat16, "none", [], ""
-        )
-
-    ready = narrow()
+    layer = nn.Linear(inputs, outputs, bias=False, dtype=torch.bfloat16)
+    packed, small = mkldnn._reorder_linear_weight(layer.weight.detach()), Int8Linear(layer)
+    ready = narrow(x)
     return [
         lambda: mkldnn._linear_pointwise(x, packed, None, "none", [], ""),
-        lambda: product(*ready),
-        lambda: product(*narrow()),
+        lambda: small.product(*ready),
+        lambda: small.product(*narrow(x)),
     ]
+
+
+def narrow(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x in 8 bits, 128 for 0, and its scale."""
+    scale = x.abs().amax().float() / 127
+    return (x / scale).round().add_(MIDDLE).to(torch.uint8), scale
+
+
+class Int8Linear(nn.Module):
+    """A linear layer by oneDNN's int8 product: a scale for each output, and one for each input, found as it comes."""
+
+    _latest: tuple[Tensor, tuple[Tensor, Tensor]] | None = None
+    """The input met last, of whichever layer: queries, keys and values are made of the same one."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        weight = layer.weight.detach().float()
+        self.scales = weight.abs().amax(1) / 127
+        whole = (weight / self.scales[:, None]).round().to(torch.int8)
+        self.packed = torch.ops.onednn.qlinear_prepack(whole, None)
+        self.zeros = torch.zeros(len(weight), dtype=torch.int64)
+        self.bias = None if layer.bias is None else layer.bias.detach().float()
+        self.middle, self.dtype = torch.tensor(MIDDLE), layer.weight.dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., in) -> (..., out)."""
+        held = Int8Linear._latest
+        if held is None or held[0] is not x:
+            held = Int8Linear._latest = (x, narrow(x))
+        return self.product(*held[1])
+
+    def product(self, x: Tensor, scale: Tensor) -> Tensor:
+        """What `narrow` made of an input -> (..., out)."""
+        onednn: Any = torch.ops.onednn
+        return onednn.qlinear_pointwise(
+            x, scale, self.middle, self.packed, self.scales, self.zeros, self.bias, 1.0, 0, self.dtype, "none", [], ""
+        )
+
+
+def use_int8(net: Net) -> Net:
+    """Put `Int8Linear` in place of linear layers and temporal convolutions of a transformer's blocks."""
+    for name, layer in list(net.named_modules()):
+        if name.endswith("ff.conv_temp") and type(layer) is nn.Conv2d:
+            net.set_submodule(name, TemporalTaps(layer))
+    for name, layer in list(net.named_modules()):
+        if type(layer) is nn.Linear and name.startswith("transformer_blocks."):
+            net.set_submodule(name, Int8Linear(layer))
+    return net
 
 
 def quickest(works: list[Callable[[], Any]]) -> list[float]:
