@@ -104,7 +104,7 @@ export class LiveStream extends HTMLElement {
     });
   }
 
-  /** connecting, warming, live, reconnecting, full or gone */
+  /** connecting, warming, live, reconnecting, full, gone or clips */
   get state() {
     return this.#parts?.attachment.phase ?? "connecting";
   }

@@ -11,6 +11,7 @@ from test_worker_clip import Script, clip
 from test_worker_loop import READY
 
 from model.checkpoint import load_checkpoint
+from streamer.cli import what
 from streamer.clips.spec import CreateClip, clip_order
 from streamer.engine import worker_warmup
 from streamer.engine.protocol import ClipDone, ClipPictures, Failed, Open, Steer
@@ -66,6 +67,8 @@ def test_clips_that_memory_has_no_room_for_are_refused(models: Models, monkeypat
         clip_order(CreateClip(prompt="the sea"), ready)
     assert (refused.value.code, refused.value.field) == ("clip-too-large", "seconds")
     assert clip_order(CreateClip(prompt="the sea", size="64x64"), ready).frames == 64
+    ready = replace(ready, model=replace(ready.model, no_streams=checkpoint.no_streams))
+    assert what(ready).endswith("make them, of 128x64 up to 3.5 s: memory has room for no more")
     monkeypatch.setattr(worker_warmup, "free_bytes", lambda device: 1000)
     ready = replace(ready, model=replace(ready.model, clips=clip_info(checkpoint, most_clip_pixels(checkpoint))))
     with pytest.raises(Invalid, match="a smaller size") as refused:
