@@ -90,16 +90,16 @@ export class Api {
   /**
    * @param {string} method
    * @param {string} path
-   * @param {{json?: unknown, body?: BodyInit, type?: string, keepalive?: boolean}} [options]
+   * @param {{json?: unknown, body?: BodyInit, type?: string, keepalive?: boolean, token?: string | null}} [options]
    * @returns {Promise<Response>}
    * @throws {Problem}
    */
-  async fetch(method, path, { json, body, type, keepalive } = {}) {
+  async fetch(method, path, { json, body, type, keepalive, token = this.token } = {}) {
     /** @type {Record<string, string>} */
     const headers = {};
     if (json !== undefined) headers["content-type"] = "application/json";
     if (type) headers["content-type"] = type;
-    if (this.token) headers.authorization = `Bearer ${this.token}`;
+    if (token) headers.authorization = `Bearer ${token}`;
     let answer;
     try {
       answer = await fetch(new URL(path, this.base), { method, headers, body: json === undefined ? body : JSON.stringify(json), keepalive });

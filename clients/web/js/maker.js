@@ -166,9 +166,9 @@ export class Maker {
 
   /** @param {string} id */
   async #delete(id) {
-    this.api.token = this.#kept.find((one) => one.id === id)?.token ?? this.api.token;
+    const token = this.#kept.find((one) => one.id === id)?.token;
     this.#forget(id);
-    await this.api.fetch("DELETE", `/v1/videos/${id}`);
+    await this.api.fetch("DELETE", `/v1/videos/${id}`, { token });
   }
 
   /** @param {string} id */
@@ -219,7 +219,8 @@ export class Maker {
   #say(text, kind = "") {
     this.note.replaceChildren(text);
     this.note.dataset.kind = kind;
-    this.prompt.toggleAttribute("aria-invalid", kind === "error");
+    if (kind === "error") this.prompt.setAttribute("aria-invalid", "true");
+    else this.prompt.removeAttribute("aria-invalid");
   }
 }
 
