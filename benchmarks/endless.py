@@ -1,11 +1,15 @@
 """A stream for hours: does memory stay flat, do the numbers stay sound, does a restored stream go on the same?
 
-    python -m benchmarks.endless [--model model/starter] [--hours 1] [--rows 12] [--decode] [--device cpu]
+    python -m benchmarks.endless [--model model/starter] [--hours 1 | --blocks 4800] [--rows 12] [--decode]
+        [--device cuda]
 
 Blocks follow each other as fast as the device makes them; hours are those of the video. In the middle a snapshot goes
-to bytes and back into a second stream; at the end the second one is run for as long and must end in the same bits.
-`rss` is this process's memory, `tensors` counts those that Python holds (it grows until 256 positions are known),
-`state` is the pool. Exit status 1: a number that is not finite, or another end.
+to bytes and back into a second stream; at the end the second one is run for as long and must end in the same bits. So
+an hour of the starter is 4,800 blocks, made one and a half times: `left` says how many minutes of it are to come.
+
+`rss` is this process's memory, `device` what PyTorch holds on a GPU, `state` the pool, `tensors` the number of those
+that Python holds (it grows for 256 blocks). Exit status 1: a number that is not finite, another end, or more tensors
+or a larger state at the end than in the middle.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import gc
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -30,13 +35,17 @@ from model.stream import LatentStream
 from model.vae import DecodeState
 
 MIB = 1 << 20
+REMEMBERED = 256
+"""Blocks whose rotary turns `model.linear_attention` keeps: until then the number of tensors grows."""
 
 
 def main() -> int:
     """Print the table; 1 if something was wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("model/starter"))
-    parser.add_argument("--hours", type=float, default=1.0, help="of video")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--hours", type=float, default=1.0, help="of video")
+    length.add_argument("--blocks", type=int, help="at least 2, in place of hours")
     parser.add_argument("--rows", type=int, default=12)
     parser.add_argument("--decode", action="store_true", help="make the pictures too")
     add_loading_arguments(parser)
@@ -44,26 +53,34 @@ def main() -> int:
     logging.disable_progress_bar()
     checkpoint = load_checkpoint(options.model, **loading(options))
     config = checkpoint.config
-    blocks = max(2, round(options.hours * 3600 * config.rate_hz / (PICTURES_PER_LATENT * config.block)))
-    print(f"{options.model}, {options.hours:g} h at {config.rate_hz:g} Hz: {blocks} blocks of {config.block}")
+    asked = options.hours * 3600 * config.rate_hz / (PICTURES_PER_LATENT * config.block)
+    blocks = max(2, options.blocks or round(asked))
+    hours = blocks * PICTURES_PER_LATENT * config.block / config.rate_hz / 3600
+    print(f"{options.model}, {hours:.3g} h at {config.rate_hz:g} Hz: {blocks} blocks of {config.block}")
     print(
-        f"{'block':>8}{'video':>9}{'rss MiB':>9}{'state':>7}{'tensors':>9}{'mean':>8}{'std':>7}{'level':>7}{'ms':>8}"
+        f"{'block':>8}{'video':>9}{'rss MiB':>9}{'device':>8}{'state':>7}{'tensors':>9}"
+        f"{'mean':>8}{'std':>7}{'level':>7}{'ms':>8}{'left':>7}"
     )
-    stream = new_stream(checkpoint)
+    stream, middle = new_stream(checkpoint), blocks // 2
     try:
-        run(checkpoint, stream, range(blocks // 2), blocks, options)
-        saved = pack(stream.snapshot())
-        end = run(checkpoint, stream, range(blocks // 2, blocks), blocks, options)
-        print(f"again from the snapshot of block {blocks // 2}, {len(saved) / MIB:.1f} MiB")
+        run(checkpoint, stream, range(middle), blocks, options)
+        early, saved = held(stream), pack(stream.snapshot())
+        end = run(checkpoint, stream, range(middle, blocks), blocks, options)
+        late = held(stream)
+        print(f"again from the snapshot of block {middle}, {len(saved) / MIB:.1f} MiB", flush=True)
         again = new_stream(checkpoint)
         again.restore(unpack(saved))
-        repeated = run(checkpoint, again, range(blocks // 2, blocks), blocks, options)
+        repeated = run(checkpoint, again, range(middle, blocks), blocks, options, again=True)
     except FloatingPointError as error:
         print(error)
         return 1
-    same = torch.equal(end, repeated)
+    same, known = torch.equal(end, repeated), middle > REMEMBERED
+    grew = known and (late.tensors > early.tensors or late.state > early.state)
     print("the same last block, to the bit" if same else "ANOTHER LAST BLOCK")
-    return int(not same)
+    print(f"middle to end: tensors {early.tensors} to {late.tensors}, rss {early.rss:.0f} to {late.rss:.0f} MiB")
+    if grew:
+        print("IT GROWS")
+    return int(grew or not same)
 
 
 def new_stream(checkpoint: Checkpoint) -> LatentStream:
@@ -84,10 +101,36 @@ def new_stream(checkpoint: Checkpoint) -> LatentStream:
     )
 
 
+@dataclass(frozen=True)
+class Held:
+    """What there is in memory: MiB, and the number of tensors."""
+
+    rss: float
+    device: float
+    state: float
+    tensors: int
+
+
+def held(stream: LatentStream) -> Held:
+    """Count."""
+    device = stream.transformer.device
+    on_gpu = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+    count = sum(1 for _ in _tensors())
+    return Held(psutil.Process().memory_info().rss / MIB, on_gpu / MIB, stream.pool.nbytes / MIB, count)
+
+
 def run(
-    checkpoint: Checkpoint, stream: LatentStream, span: range, blocks: int, options: argparse.Namespace
+    checkpoint: Checkpoint,
+    stream: LatentStream,
+    span: range,
+    blocks: int,
+    options: argparse.Namespace,
+    *,
+    again: bool = False,
 ) -> Tensor:
     """Run the blocks of `span` of so many, printing a row now and then; the last block's latents.
+
+    `again`: none come after them; else the second half is still to be repeated.
 
     Raises:
         FloatingPointError: a number that is not finite.
@@ -102,17 +145,17 @@ def run(
         level = _level(checkpoint, latents, state) if options.decode else float("nan")
         if (block + 1) % every and block != span.stop - 1:
             continue
-        now = time.perf_counter()
-        seconds = stream.next_frame * PICTURES_PER_LATENT / checkpoint.config.rate_hz
-        video = f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02}:{int(seconds) % 60:02}"
-        spent_ms = 1e3 * (now - started) / (block + 1 - since)
-        rss, tensors = psutil.Process().memory_info().rss / MIB, sum(1 for _ in _tensors())
+        spent_ms = 1e3 * (time.perf_counter() - started) / (block + 1 - since)
+        to_come = blocks - block - 1 + (0 if again else blocks - blocks // 2)
+        seconds, now = int(stream.next_frame * PICTURES_PER_LATENT / checkpoint.config.rate_hz), held(stream)
+        video = f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
         print(
-            f"{block + 1:>8}{video:>9}{rss:>9.0f}{stream.pool.nbytes / MIB:>7.1f}{tensors:>9}"
-            f"{latents.mean():>8.3f}{latents.std():>7.3f}{level:>7.1f}{spent_ms:>8.1f}",
+            f"{block + 1:>8}{video:>9}{now.rss:>9.0f}{now.device:>8.0f}{now.state:>7.1f}{now.tensors:>9}"
+            f"{latents.mean():>8.3f}{latents.std():>7.3f}{level:>7.1f}{spent_ms:>8.1f}"
+            f"{to_come * spent_ms / 6e4:>7.1f}",
             flush=True,
         )
-        since, started = block + 1, now
+        since, started = block + 1, time.perf_counter()
     return latents
 
 

@@ -9,8 +9,8 @@ at the same boundary of one stream, with the same weights, prompt and noise; all
 `ms` a picture: median over the rounds, and the least; `less`: what is saved of the first row's time, by the least.
 `latents`: relative error of the block (root mean square), and `PSNR`, in dB, that of its pictures, all decoded in
 float32. Passes are compared with ours in float32 (diffusers' class has no past, so its error is that of a first
-block), samplers with so many passes that more would change nothing, decoders with diffusers' in float32. `sharp`: mean
-gradient of the pictures, colours in 0..255.
+block), samplers with so many passes that more would change nothing, decoders with diffusers' in float32. `sharp` is
+the mean gradient of the pictures, colours in 0..255.
 """
 
 from __future__ import annotations
