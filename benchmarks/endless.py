@@ -63,7 +63,7 @@ def main() -> int:
     )
     stream, middle = new_stream(checkpoint), blocks // 2
     try:
-        run(checkpoint, stream, range(middle), blocks, options)
+        end = run(checkpoint, stream, range(middle), blocks, options)
         early, saved = held(stream), pack(stream.snapshot())
         end = run(checkpoint, stream, range(middle, blocks), blocks, options)
         late = held(stream)
