@@ -33,16 +33,25 @@ async def hand_over(page: Page, kind: str, content: bytes, name: str = "a.png") 
     return bool(await page.evaluate(HAND_OVER, [base64.b64encode(content).decode(), name, kind]))
 
 
+async def alone(page: Page) -> None:
+    """Wait until the server counts nobody else: it may still have to see that the page before this one has gone."""
+    await page.evaluate("""async () => {
+      const viewers = async () => (await (await fetch("/v1/streams/main")).json()).viewers;
+      while (await viewers() !== 1) await new Promise(requestAnimationFrame);
+    }""")
+
+
 async def test_a_dropped_picture_starts_a_stream_in_the_place_that_its_only_viewer_leaves(
     view: Opener, api: httpx.AsyncClient
 ) -> None:
     viewer = await view("/?transport=ws")
     page = viewer.page
+    await alone(page)
     await page.fill("#prompt", "snowy mountains at night")
     assert await hand_over(page, "dragover", picture())
     await expect(page.locator("#drop p")).to_be_visible()
     assert await hand_over(page, "drop", picture())
-    await page.wait_for_url("**/s/str_*")
+    await page.wait_for_url("**/s/str_*", wait_until="commit")
     await viewer.state("live")
     await viewer.plays(8)
     stream = (await api.get(f"/streams/{page.url.rsplit('/', 1)[1]}")).json()

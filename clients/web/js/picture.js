@@ -8,7 +8,8 @@ import { Problem } from "./api.js";
 
 /** Pictures that the server wouldn't take are made anew by the browser, at most this large. */
 const MAX_SIDE = 2048;
-const LEAVE_TRIES = 12;
+/** A busy server may be slow to see that its viewer has left. */
+const LEAVE_TRIES = 60;
 const LEAVE_MS = 250;
 
 /**
