@@ -1,10 +1,11 @@
 """What each measure saves against the plain form, and what it costs in the picture: one run, one table.
 
-    python -m benchmarks.cheaper [--model model/starter] [--rounds 6] [--threads 2] [--isa avx2] [--no-inductor]
+    python -m benchmarks.cheaper [--model model/starter] [--rounds 12] [--threads 2] [--isa avx2] [--no-inductor]
         [--torchao int8 int8-dynamic] [--decoder-base 32 16]
 
-All rows take turns, a block each a round, so that a busy machine is unfair to none. In every round all passes begin
-at the same boundary of one stream, with the same weights, prompt and noise; all decoders decode the same latents.
+All rows take turns, a block each a round, beginning with another row each time, so that a busy machine is unfair to
+none. In every round all passes begin at the same boundary of one stream, with the same weights, prompt and noise; all
+decoders decode the same latents. Differences below a tenth need a quiet machine and more rounds.
 
 `ms` a picture: median over the rounds, and the least; `less`: what is saved of the first row's time, by the least.
 `latents`: relative error of the block (root mean square), and `PSNR`, in dB, that of its pictures, all decoded in
@@ -85,7 +86,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("model/starter"))
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument(
         "--no-inductor", action="store_true", help="leave torch.compile out: it takes a minute to start"
@@ -115,11 +116,11 @@ def measure(options: argparse.Namespace) -> None:
     pictures = judge.vae.temporal_factor * config.block
     for count in range(options.rounds + 1):  # the first one warms up
         latents = judge.go_on()
-        for row in (*plain, *samplers):
+        for row in turned([*plain, *samplers], count):
             if row.goes:
                 row.way.begin(judge.past)
                 row.timed(row.way.run, pictures, count > 0)
-        for row in decoders:
+        for row in turned(decoders, count):
             if row.goes:
                 row.timed(partial(row.way.run, latents), pictures, count > 0)
                 row.pictures = row.way.pictures(latents)
@@ -140,6 +141,12 @@ def measure(options: argparse.Namespace) -> None:
     served = find(decoders, f"ours, {name_of(dtype)}")
     total("as served", [find(plain, f"ours, {name_of(dtype)}"), served])
     remembered(served.way, world)
+
+
+def turned(rows: list[Row], count: int) -> list[Row]:
+    """The rows from another one on in each round: what runs before a row leaves its caches warm or cold."""
+    first = 3 * count % max(1, len(rows))
+    return rows[first:] + rows[:first]
 
 
 def made(ways: Iterable[tuple[str, Callable[[], Any]]]) -> list[Row]:

@@ -174,14 +174,15 @@ class Plain:
         return flow.float()
 
 
-class Together:
-    """The commit and the first pass as two rows of one call: the most that joining them could save.
+class Calls:
+    """The transformer's calls of a block and nothing else; `joined`: the commit and the first pass as two rows of one.
 
-    What is not done is to let the second row read in each layer what the first one has just left there.
+    What is not done then is to let the second row read in each layer what the first one has just left there: it is
+    the most that joining them could save.
     """
 
-    def __init__(self, world: World, net: SanaVideoTransformer3DModel) -> None:
-        self._net, self._config = net, world.config
+    def __init__(self, world: World, net: SanaVideoTransformer3DModel, *, joined: bool) -> None:
+        self._net, self._config, self._joined = net, world.config, joined
         self._pool = new_pool(net, *world.size, self._config)
         self._slots = [self._pool.acquire(), self._pool.acquire()]
         self._text = Text.of(net, world.text, world.mask).cache
@@ -192,7 +193,11 @@ class Together:
 
     def run(self) -> Tensor | None:
         first, *others = self._config.timesteps
-        self._pass([0.0, first], [True, False])
+        if self._joined:
+            self._pass([0.0, first], [True, False])
+        else:
+            self._pass([0.0], [True])
+            self._pass([first], [False])
         for timestep in others:
             self._pass([timestep], [False])
         return None
@@ -261,7 +266,8 @@ def ways(
     yield "ours, float32", lambda: Ours(world, world.checkpoint.transformer)
     yield "ours, bfloat16, weights not packed", lambda: Ours(world, world.net(bf16), packs=False)
     yield "ours, bfloat16", partial(_packed, world)
-    yield f"{own}, commit and first pass joined (bound)", lambda: Together(world, world.net(dtype))
+    yield f"{own}, bare calls", lambda: Calls(world, world.net(dtype), joined=False)
+    yield f"{own}, bare calls, first two joined (bound)", lambda: Calls(world, world.net(dtype), joined=True)
     yield f"{own}, int8 products (oneDNN)", lambda: Ours(world, use_int8(world.net(dtype)))
     for scheme in schemes:
         yield f"{own}, torchao {scheme}", partial(_quantized, world, dtype, scheme)
