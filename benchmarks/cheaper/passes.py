@@ -175,10 +175,10 @@ class Plain:
 
 
 class Calls:
-    """The transformer's calls of a block and nothing else; `joined`: the commit and the first pass as two rows of one.
+    """The transformer's calls of a block and nothing else.
 
-    What is not done then is to let the second row read in each layer what the first one has just left there: it is
-    the most that joining them could save.
+    `joined`: the commit and the first pass as two rows of one call. What is not done then is to let the second row
+    read in each layer what the first one has just left there: it is the most that joining them could save.
     """
 
     def __init__(self, world: World, net: SanaVideoTransformer3DModel, *, joined: bool) -> None:
