@@ -1,28 +1,34 @@
 """Memory, speed and error of every way to quantise, on one transformer with random weights: a table in one run.
 
-    python -m benchmarks.quantize [--device cuda] [--schemes bf16 bnb8 bnb4 int8 int8-dynamic fp8 fp8-dynamic nvfp4]
+    python -m benchmarks.quantize [--device cuda] [--schemes bnb8 bnb4 int8 int8-dynamic fp8 fp8-dynamic nvfp4]
+        [--compile] [--budget-s 150]
     python -m benchmarks.quantize --tiny --device cpu
 
 The transformer is LongSANA's (2.06 B parameters) at 480x832 and 10 latent frames a block, 15,600 tokens; `--tiny` is
 one of 3 M with 24 tokens a frame. Random weights are scaled so that activations stay near 1, as trained ones do.
 
 `weights` is what the transformer's tensors take; `peak` the most that the device held during the passes; `ms` a pass,
-median; `compiled` the same with `--compile` (torch.compile block by block: the dynamic schemes need it to be quick).
-`flow` is the relative error of one pass (root mean square against bfloat16), `block` that of a block's clean latents.
-What cannot run on the device says why.
+median. `flow` is the relative error of one pass (root mean square against bfloat16), `block` that of a block's clean
+latents. `compiled` is a pass with `--compile`: torch.compile block by block, without which dynamic schemes are slow.
+It takes a minute and more, so the rest of the row is written before it. Schemes run in the order given, after bfloat16;
+what cannot run on the device says why, and so does what `--budget-s` leaves out.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
+import math
 import statistics
 import time
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers.utils import logging
+import torch._inductor.config as inductor
+from diffusers.utils import logging as diffusers_logging
 from torch import Tensor
 
 from model.quantize import SCHEMES, QuantizeError, Share, quantize
@@ -58,7 +64,6 @@ class Result:
     weights: int
     peak: int
     pass_ms: float
-    compiled_ms: float
     flow: Tensor
     block: Tensor
 
@@ -71,76 +76,117 @@ def main() -> None:
     parser.add_argument("--schemes", nargs="+", choices=[BASELINE, *SCHEMES], default=[BASELINE, *SCHEMES])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--budget-s", type=float, default=math.inf, help="start nothing new after so many seconds")
     options = parser.parse_args()
+    deadline = time.monotonic() + options.budget_s
     torch.set_grad_enabled(False)
-    logging.set_verbosity_error()
-    warnings.filterwarnings("ignore", module="bitsandbytes")
+    quieten()
     device, size = torch.device(options.device), TINY if options.tiny else FULL
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     parameters = sum(each.numel() for each in new_net(size, torch.device("meta")).parameters())
     tokens = size.frames * size.latent[0] * size.latent[1] // 4
     print(f"{name}, torch {torch.__version__}, {parameters:,} parameters, {tokens:,} tokens a pass")
-    columns = f"{'weights MiB':>13}{'peak MiB':>10}{'ms':>9}{'compiled':>10}{'flow':>10}{'block':>10}"
-    print(f"{'':<14}{'quantised':>10}{columns}")
-    baseline: Result | None = None
+    columns = f"{'weights MiB':>13}{'peak MiB':>10}{'ms':>9}{'flow':>10}{'block':>10}{'compiled':>10}"
+    print(f"{'':<14}{'quantised':>10}{columns}", flush=True)
+    results: dict[str, Result] = {}
     for scheme in dict.fromkeys([BASELINE, *options.schemes]):
+        print(f"{scheme:<14}", end="", flush=True)
         try:
-            result = measure(scheme, size, device, options.rounds, options.compile)
+            for cells in row(scheme, size, device, options, deadline, results):
+                print(cells, end="", flush=True)
         except (QuantizeError, RuntimeError) as error:  # a scheme's own library may fail: the others go on
-            print(f"{scheme:<14}{str(error).splitlines()[0][:100]}", flush=True)
-            continue
-        baseline = baseline or result
-        print(line(scheme, result, baseline), flush=True)
+            print(f" {str(error).splitlines()[0][:100]}", end="")
+        print(flush=True)
 
 
-def line(scheme: str, result: Result, baseline: Result) -> str:
-    """A row of the table."""
-    share = "" if result.share is None else f"{result.share.quantised / result.share.total:.1%}"
-    flow, block = (relative(x, y) for x, y in ((result.flow, baseline.flow), (result.block, baseline.block)))
-    peak = f"{result.peak / MIB:.0f}" if result.peak else "-"
-    compiled = f"{result.compiled_ms:.1f}" if result.compiled_ms else "-"
-    return (
-        f"{scheme:<14}{share:>10}{result.weights / MIB:>13.1f}{peak:>10}{result.pass_ms:>9.1f}{compiled:>10}"
-        f"{flow:>10.2e}{block:>10.2e}"
-    )
+def quieten() -> None:
+    """Leave the table alone on the screen: libraries tell of casts, kernels tried and kernels that don't fit."""
+    diffusers_logging.set_verbosity_error()
+    warnings.filterwarnings("ignore", module="bitsandbytes")
+    inductor.autotune_num_choices_displayed = 0
+    logging.getLogger("torch._inductor.select_algorithm").setLevel(logging.CRITICAL)
 
 
-def measure(scheme: str, size: Size, device: torch.device, rounds: int, compiled: bool) -> Result:
-    """Make the transformer, quantise it, and run it.
+def row(
+    scheme: str,
+    size: Size,
+    device: torch.device,
+    options: argparse.Namespace,
+    deadline: float,
+    results: dict[str, Result],
+) -> Iterator[str]:
+    """A row's cells as they come to be known.
+
+    Args:
+        deadline: of the monotonic clock; nothing new is started after it.
+        results: of the schemes so far; this one's is added. Errors are relative to the first.
 
     Raises:
         QuantizeError: the scheme can't run on the device.
     """
-    net = random_net(size, device)
-    share = None if scheme == BASELINE else quantize(net, scheme)
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-    generator = torch.Generator().manual_seed(1)
-    shape = (1, 16, size.frames, *size.latent)
-    latents = torch.randn(shape, generator=generator).to(device, torch.bfloat16)
-    embeds = torch.randn(1, TEXT_TOKENS, size.caption, generator=generator).to(device)
-    text = net.encode_text(embeds)
-    timestep = torch.tensor([889.0], device=device)
+    if time.monotonic() >= deadline:
+        yield f" left out: {options.budget_s:.0f} s are over"
+        return
+    case = Case(scheme, size, device)
+    results[scheme] = case.measure(options.rounds)
+    yield line(results[scheme], next(iter(results.values())))
+    if options.compile and time.monotonic() < deadline:
+        yield f"{case.compiled_ms(options.rounds):>10.1f}"
+    else:
+        yield f"{'-':>10}"
 
-    def one() -> Tensor:
-        (flow,) = net(latents, text, timestep, return_dict=False)
+
+def line(result: Result, baseline: Result) -> str:
+    """All cells but that of the compiled pass."""
+    share = "" if result.share is None else f"{result.share.quantised / result.share.total:.1%}"
+    flow, block = (relative(x, y) for x, y in ((result.flow, baseline.flow), (result.block, baseline.block)))
+    peak = f"{result.peak / MIB:.0f}" if result.peak else "-"
+    return f"{share:>10}{result.weights / MIB:>13.1f}{peak:>10}{result.pass_ms:>9.1f}{flow:>10.2e}{block:>10.2e}"
+
+
+class Case:
+    """A quantised transformer and what its passes are given.
+
+    Raises:
+        QuantizeError: the scheme can't run on the device.
+    """
+
+    def __init__(self, scheme: str, size: Size, device: torch.device) -> None:
+        self._net, self._size, self._device = random_net(size, device), size, device
+        self._share = None if scheme == BASELINE else quantize(self._net, scheme)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(device)
+        generator = torch.Generator().manual_seed(1)
+        shape = (1, 16, size.frames, *size.latent)
+        self._latents = torch.randn(shape, generator=generator).to(device, torch.bfloat16)
+        self._embeds = torch.randn(1, TEXT_TOKENS, size.caption, generator=generator).to(device)
+        self._text = self._net.encode_text(self._embeds)
+        self._timestep = torch.tensor([889.0], device=device)
+
+    def _pass(self) -> Tensor:
+        (flow,) = self._net(self._latents, self._text, self._timestep, return_dict=False)
         return flow
 
-    flow = one().float().cpu()
-    pass_ms = timed(one, device, rounds)
-    stream = LatentStream(
-        net, text=embeds, text_mask=None, height=size.latent[0], width=size.latent[1], block=size.frames, seed=1
-    )
-    block = next(stream).cpu()
-    stream.release()
-    compiled_ms = 0.0
-    if compiled:
-        for each in net.transformer_blocks:
-            each.compile()
-        compiled_ms = timed(one, device, rounds)
-    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
-    return Result(share, weight_bytes(net), peak, pass_ms, compiled_ms, flow, block)
+    def measure(self, rounds: int) -> Result:
+        """Run passes and a block of a stream, not compiled."""
+        size, device = self._size, self._device
+        flow = self._pass().float().cpu()
+        pass_ms = timed(self._pass, device, rounds)
+        height, width = size.latent
+        stream = LatentStream(
+            self._net, text=self._embeds, text_mask=None, height=height, width=width, block=size.frames, seed=1
+        )
+        block = next(stream).cpu()
+        stream.release()
+        peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+        return Result(self._share, weight_bytes(self._net), peak, pass_ms, flow, block)
+
+    def compiled_ms(self, rounds: int) -> float:
+        """Compile the transformer's blocks; median milliseconds of a pass from then on."""
+        for block in self._net.transformer_blocks:
+            block.compile()
+        return timed(self._pass, self._device, rounds)
 
 
 def random_net(size: Size, device: torch.device) -> SanaVideoTransformer3DModel:
@@ -190,7 +236,7 @@ def tensor_bytes(tensor: Any) -> int:
     return int(tensor.nbytes) + extra
 
 
-def timed(work: Any, device: torch.device, rounds: int) -> float:
+def timed(work: Callable[[], Any], device: torch.device, rounds: int) -> float:
     """Median milliseconds, after two calls that warm up."""
     times = []
     for _ in range(2 + rounds):
