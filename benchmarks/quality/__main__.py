@@ -2,11 +2,13 @@
 
     python -m benchmarks.quality --quick
     python -m benchmarks.quality --device cuda --model PATH --out runs/quality/gpu --budget-s 150
+    python -m benchmarks.quality --train-classifier --parts '' [--size 144x256]
     python -m benchmarks.quality --card --out runs/quality/gpu
 
-Pictures are judged by classifiers trained on rendered clips only; these are trained once (some minutes on two
-cores) and kept in runs/quality. Their accuracy on held-out renders bounds every score. With `--card` nothing is
-measured: the results in the folder are printed as the model card's table.
+Pictures are judged by classifiers trained on rendered clips only, one a shape; these are trained once (some minutes
+on two cores) and kept in runs/quality. Their accuracy on held-out renders bounds every score. After a change of the
+world they are trained anew: without parts that is all that is done. With `--card` nothing is measured: the results in
+the folder are printed as the model card's table.
 """
 
 from __future__ import annotations
@@ -63,6 +65,8 @@ def main() -> None:
         sys.exit(f"benchmarks.quality: {error}")
     size = _size(options, checkpoint)
     judge = _judge(options, size)
+    if not names:
+        return
     context = Context(
         checkpoint, judge, _amounts(options, checkpoint), "steering" in names, size, begin + options.budget_s
     )
@@ -170,7 +174,9 @@ def _arguments() -> argparse.Namespace:
         prog="python -m benchmarks.quality", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", type=Path, default=Path("model/starter"))
-    parser.add_argument("--parts", default=",".join(PARTS), help="comma-separated, of %(default)s")
+    parser.add_argument(
+        "--parts", default=",".join(PARTS), help="comma-separated, of %(default)s; '' for the classifier alone"
+    )
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} instead of {FULL} ({GPU} on a GPU)")
     for name in ("prompts", "steers", "streams", "passes-prompts"):
         parser.add_argument(f"--{name}", type=int)
@@ -190,7 +196,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--train-classifier", action="store_true", help="train it anew")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if unknown := set(options.parts.split(",")) - PARTS.keys():
+    if unknown := set(filter(None, options.parts.split(","))) - PARTS.keys():
         parser.error(f"unknown parts: {', '.join(sorted(unknown))}")
     return options
 

@@ -34,11 +34,8 @@ from model.training import world
 from model.training.world import KEYS, NAMES, Attributes, make_script
 
 FOLDER = Path("runs/quality")
-# What decides how a picture of given attributes looks. Captions, scripts and held-out rules don't.
-PAINTERS = (
-    "canvas", "land", "look", "palettes", "render", "sampling", "scenes", "shapes", "shot", "sky", "sprites",
-    "subject", "textures", "timeline", "water", "weather",
-)  # fmt: skip
+# What has no say in how a picture of given attributes looks; of attributes the names alone have.
+SPEAKERS = {"__init__", "__main__", "attributes", "captions", "heldout", "lexicon", "script", "wording"}
 BATCH = 256
 
 
@@ -101,12 +98,9 @@ def views_of(pictures: Tensor, ends: Sequence[int]) -> Tensor:
 
 def painters() -> dict[str, str]:
     """SHA-256 of each source that decides how the world looks, and of the attributes' names."""
-    folder = Path(world.__file__).parent
-    found = {name: folder / f"{name}.py" for name in PAINTERS}
-    hashes = {
-        name: hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "" for name, path in found.items()
-    }
-    return hashes | {"NAMES": hashlib.sha256(repr(NAMES).encode()).hexdigest()}
+    sources = {path.stem: path.read_bytes() for path in Path(world.__file__).parent.glob("*.py")}
+    sources = {name: text for name, text in sources.items() if name not in SPEAKERS} | {"NAMES": repr(NAMES).encode()}
+    return {name: hashlib.sha256(text).hexdigest() for name, text in sorted(sources.items())}
 
 
 def file_name(width: int) -> str:
@@ -143,7 +137,7 @@ def load_judge(
         net.load_state_dict(kept["net"])
         stale = [name for name, digest in painters().items() if kept["painters"].get(name) != digest]
         return Judge(net.eval().requires_grad_(False), kept["accuracy"], device, stale)
-    print(f"no classifier in {path}: training one", flush=True)
+    print(f"training the classifier of {path}", flush=True)
     with torch.enable_grad():
         net, views, labels = train(clips, steps, workers=os.cpu_count() or 1, device=device, width=width)
     judge = Judge(net, {}, device)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+import re
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.quality import __main__ as quality
 from benchmarks.quality import blocks, card, classifier, frechet, judge, look, prompts, report, sharpness, steering
 from benchmarks.quality.generate import Roll
 from benchmarks.quality.noise import NoiseAhead
@@ -16,6 +19,7 @@ from benchmarks.quality.results import Results, read
 from model.checkpoint import Checkpoint, load_checkpoint
 from model.noise import philox_normal
 from model.stream import LatentStream
+from model.training import world
 from model.training.world import BANKS, KEYS, NAMES, held_out, make_script
 from tests.tiny import save_tiny_model
 
@@ -133,6 +137,35 @@ def test_a_kept_judge_tells_what_has_changed_since(tmp_path: Path, monkeypatch: 
     found = judge.load_judge(tmp_path)
     assert (found.stale, found.accuracy) == (["sky"], {"scene": 1.0})
     assert judge.load_judge(tmp_path, size=(256, 144)).accuracy == {"scene": 81 / 256}
+
+
+def test_whoever_paints_makes_a_judge_stale() -> None:
+    wanted, seen = ["render"], {"NAMES"}
+    folder = Path(str(world.__file__)).parent
+    while wanted:
+        name = wanted.pop()
+        if name not in seen | judge.SPEAKERS:
+            seen.add(name)
+            wanted += re.findall(r"^from model\.training\.world\.(\w+)", (folder / f"{name}.py").read_text(), re.M)
+    assert seen == judge.painters().keys()
+
+
+def test_without_parts_only_the_classifier_is_made(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def train(*_: object, width: int, **__: object) -> tuple[classifier.Classifier, Tensor, Tensor]:
+        return classifier.Classifier().eval(), torch.zeros(1, 2, 3, 72, width // 2), torch.zeros(1, len(KEYS))
+
+    monkeypatch.setattr(judge, "train", train)
+    cache, out = tmp_path / "cache", tmp_path / "out"
+    arguments = ["--model", str(tiny_model), "--train-classifier", "--parts", "", "--size", "64x128", "--quick"]
+    monkeypatch.setattr(sys, "argv", ["quality", *arguments, "--cache", str(cache), "--out", str(out)])
+    try:
+        quality.main()
+    finally:
+        torch.set_grad_enabled(True)
+    assert [path.name for path in tmp_path.rglob("*.*")] == ["classifier-72x144.pt"]
+    assert "classifier on renders of 64x128" in capsys.readouterr().out
 
 
 def test_sharpness_is_the_mean_step_between_neighbours() -> None:
