@@ -20,13 +20,10 @@ from model.training.vae_parallel import VaeParallel
 
 HEIGHT, WIDTH, RATE_HZ = 144, 256, 16
 PORTRAIT_SHARE = 0.2  # of the transformer's clips, 144 wide and 256 high
-
-
 # How often a block of so many latent frames comes: three are what a stream takes, the rest is for steers and cuts.
 LENGTH_WEIGHTS = {1: 0.08, 2: 0.2, 3: 0.44, 4: 0.16, 5: 0.12}
-PICTURE_START = (
-    0.2  # share of the clips whose first block is latent frame 0 alone, as when a stream starts from a picture
-)
+# Share of the clips whose first block is latent frame 0 alone, as when a stream starts from a picture.
+PICTURE_START = 0.2
 
 
 @dataclass(frozen=True)

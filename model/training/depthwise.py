@@ -18,7 +18,7 @@ _enabled = find_spec("triton") is not None
 
 
 def enable(fused: bool) -> None:
-    """Allow the fused form on CUDA, or forbid it; call before the first pass, compiled graphs keep their form."""
+    """Allow the fused form on CUDA, or forbid it; graphs compiled before are compiled anew."""
     global _enabled
     _enabled = fused and find_spec("triton") is not None
 

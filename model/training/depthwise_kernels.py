@@ -118,6 +118,7 @@ def _convolve(  # type: ignore[no-untyped-def]
 def _transpose(  # type: ignore[no-untyped-def]
     gradient, hidden, hidden_bias, weight, out, sums, rows, channels, walk_stride, line_stride,
     WALK: tl.constexpr, LINE: tl.constexpr, LANES: tl.constexpr, CHANNELS: tl.constexpr, ROWS: tl.constexpr,
+    SUMS: tl.constexpr,
 ):  # fmt: skip
     """Write the gradient of the hidden tensor, and of weights and biases the sums over this program's rows.
 
@@ -179,7 +180,7 @@ def _transpose(  # type: ignore[no-untyped-def]
             silu_before, slope_before = silu_now, slope_now
             silu_now, slope_now = silu_next, slope_next
     end = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
-    to = sums + tl.program_id(1) * 11 * channels + end
+    to = sums + tl.program_id(1) * SUMS * channels + end
     tl.store(to, tl.sum(s0, 0), mask=end < channels)
     tl.store(to + channels, tl.sum(s1, 0), mask=end < channels)
     tl.store(to + 2 * channels, tl.sum(s2, 0), mask=end < channels)
@@ -263,7 +264,7 @@ def backward(
     launch: Any = _transpose[(triton.cdiv(channels, tile.channels), groups)]
     launch(
         convolved, hidden, hidden_bias, kernels, out, sums, rows, channels, *axes.strides, **axes.sizes,
-        CHANNELS=tile.channels, ROWS=tile.rows, num_warps=tile.warps,
+        CHANNELS=tile.channels, ROWS=tile.rows, SUMS=SUMS, num_warps=tile.warps,
     )  # fmt: skip
     added = sums.sum(0)
     return out, added[10].clone(), axes.gradient(added[:9]).to(weight.dtype), added[9].clone()

@@ -296,6 +296,12 @@ def main() -> None:
     parser.add_argument("--plain", action="store_true", help="no Triton kernel, see model.training.depthwise")
     parser.add_argument("--report", type=int, default=50, help="steps between progress lines")
     args = parser.parse_args()
+    stages, seconds = args.stages.split(","), args.seconds.split(",")
+    if unknown := [name for name in stages if name not in STAGES]:
+        parser.error(f"--stages: {', '.join(unknown)} is none of {', '.join(STAGES)}")
+    if len(seconds) != len(stages):
+        parser.error(f"--seconds: {len(seconds)} for {len(stages)} stages")
+    args.plan = [(name, float(limit)) for name, limit in zip(stages, seconds, strict=True)]
     spawn(args.gpus, train, args)
 
 
@@ -304,8 +310,8 @@ def train(args: argparse.Namespace) -> None:
     depthwise.enable(not args.plain)
     args.out.mkdir(parents=True, exist_ok=True)
     ranks = Ranks()
-    for name, seconds in zip(args.stages.split(","), args.seconds.split(","), strict=True):
-        Training(args, ranks, name, float(seconds)).run()
+    for name, seconds in args.plan:
+        Training(args, ranks, name, seconds).run()
     ranks.close()
 
 
