@@ -137,10 +137,12 @@ def measure(options: argparse.Namespace) -> None:
         (f"passes ({len(config.timesteps)} and a commit)", "how many passes", "decode"), rows, strict=True
     ):
         table(title, part)
+    print()
     total("plain", [plain[0], decoders[0]])
     served = find(decoders, f"ours, {name_of(dtype)}")
     total("as served", [find(plain, f"ours, {name_of(dtype)}"), served])
-    remembered(served.way, world)
+    if served.goes:
+        remembered(served.way, world)
 
 
 def turned(rows: list[Row], count: int) -> list[Row]:
@@ -255,7 +257,7 @@ def total(name: str, rows: list[Row]) -> None:
     """Print what a picture costs in all."""
     if all(row.goes for row in rows):
         median, least = (sum(function(row.ms) for row in rows) for function in (statistics.median, min))
-        print(f"{'' if name != 'plain' else chr(10)}{f'in all, {name}':<52}{f'{median:.1f} ({least:.1f})':>16}")
+        print(f"{f'in all, {name}':<52}{f'{median:.1f} ({least:.1f})':>16}")
 
 
 def short(error: Exception) -> str:
