@@ -10,7 +10,7 @@ one of 3 M with 24 tokens a frame. Random weights are scaled so that activations
 `weights` is what the transformer's tensors take; `peak` the most that the device held during the passes; `ms` a pass,
 median. `flow` is the relative error of one pass (root mean square against bfloat16), `block` that of a block's clean
 latents. `compiled` is a pass with `--compile`: torch.compile block by block, without which dynamic schemes are slow.
-It takes a minute and more, so the rest of the row is written before it. Schemes run in the order given, after bfloat16;
+It takes a minute and more, so the rest of its row comes first. Schemes run in the order given, after bfloat16;
 what cannot run on the device says why, and so does what `--budget-s` leaves out.
 """
 
