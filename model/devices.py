@@ -15,8 +15,6 @@ from model.source import CheckpointError
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 """By the names of the command line."""
-PART_DTYPES = ("bf16", "fp32")
-"""What the VAE and the text encoder may be."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from benchmarks.quality.prompts import Wish, wish
 from benchmarks.quality.report import Sheet, Table, percent
 from model.training.world import KEYS
 
-MARKS_MIN = (1.0, 5.0, 30.0)
 WINDOW_BLOCKS, WINDOW_LATENTS = 3, 16
 VIEW_EVERY = 18
 SHOWN = 8

@@ -37,7 +37,6 @@ CONFIG: dict[str, Any] = {
 }  # fmt: skip
 EMBEDDING_RMS = 0.06  # Gemma-2 multiplies by 16
 UNKNOWN = -100  # label of an attribute of which the caption may or may not tell
-UNTOLD = -1  # label of one that it does not tell: the class behind the last value
 Told = dict[str, str]
 
 
