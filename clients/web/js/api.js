@@ -37,7 +37,7 @@ import { store } from "./dom.js";
  * @property {number} model_rate_hz the rate that the checkpoint was made for
  * @property {"blocks" | "chained clips" | "clips only"} streaming
  * @property {string | null} no_streams why it makes clips only
- * @property {{seconds: number}} clips what may be asked of them
+ * @property {{seconds: number, size: string, rate_hz: number, pixels_in_all: number | null}} clips what may be asked of them
  * @property {Record<string, VocabularyEntry[]>} vocabulary by bank
  * @property {import("./loras.js").Lora[]} loras adapters, with the weight that new streams have of them
  * @property {string[]} known_words what it was trained with beside the vocabulary's words

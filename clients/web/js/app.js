@@ -95,7 +95,7 @@ class Page {
       deck.shown(steer);
       if (steer.mine) this.#speak(`Shown: ${steer.label}, ${secondsText(steer.latencyS)}`);
     };
-    new Keys({
+    this.keys = new Keys({
       pad: (number, arm) => deck.press(number, arm),
       bank: (by) => (this.loras.open(false), deck.pads.turn(by)),
       block: (by) => this.timeline.step(by),
@@ -190,7 +190,6 @@ class Page {
 
   /** @param {import("./keys.js").Act} what @returns {boolean | void} */
   #act(what) {
-    if (this.attachment.phase === "clips" && what !== "fullscreen") return what === "prompt" && this.maker.focus();
     if (what === "go") return this.deck.go();
     if (what === "prompt") this.deck.field.focus();
     else if (what === "cancel") this.deck.cancel();
@@ -199,15 +198,23 @@ class Page {
     else if (what === "hide") document.body.classList.toggle("bare");
     else if (what === "sheet") $("#sheet").showModal();
     else if (what === "output") window.open(`${location.pathname}?output`, `output-${id}`, "popup,width=1024,height=576");
-    else if (document.fullscreenElement) document.exitFullscreen();
+    else this.#fullscreen();
+  }
+
+  #fullscreen() {
+    if (document.fullscreenElement) document.exitFullscreen();
     else $("#stage").requestFullscreen?.().catch(() => {});
   }
 
   /** The server has no streams. @param {import("./api.js").Model} model */
   #clips(model) {
+    const { maker } = this;
     $("#name").textContent = "Clips";
-    this.picture.instead = (file) => this.maker.take(file);
-    this.maker.open(model);
+    this.picture.instead = (file) => maker.take(file);
+    /** @type {Partial<Record<import("./keys.js").Act, () => void>>} */
+    const acts = { prompt: () => maker.focus(), picture: () => maker.choose(), fullscreen: () => this.#fullscreen() };
+    this.keys.to = { pad() {}, bank() {}, block() {}, act: (what) => acts[what]?.() };
+    maker.open(model);
   }
 
   #watchOnly() {

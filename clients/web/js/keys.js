@@ -62,6 +62,7 @@ export class Keys {
     const at = /** @type {HTMLElement} */ (event.target);
     const typing = at.closest("input:not([type=checkbox]), textarea, select, [contenteditable]");
     if (event.ctrlKey || event.metaKey || typing || document.querySelector("dialog[open]")) return;
+    if (at.matches("video[controls]") && [" ", "ArrowLeft", "ArrowRight"].includes(event.key)) return; // its own
     if (event.key === "Escape") return void this.to.act("cancel");
     if (event.key === "ArrowLeft" || event.key === "ArrowRight") {
       event.preventDefault();

@@ -5,7 +5,7 @@
 
 import { $, Backoff, h, pause, store } from "./dom.js";
 import { Problem } from "./api.js";
-import { prepare } from "./picture.js";
+import { prepare, sizeFor } from "./picture.js";
 
 const KEPT = "clips";
 const MAX_KEPT = 12;
@@ -30,8 +30,15 @@ export function said({ status, progress, reason }) {
   return status === "queued" ? "Waiting for the model" : `Making the clip: ${progress}%`;
 }
 
-/** Lengths to choose from, in seconds. @param {number} longest */
-export const lengths = (longest) => [...LENGTHS_S.filter((seconds) => seconds < longest), longest];
+/** Lengths to choose from, in seconds, that memory has room for. @param {import("./api.js").Model["clips"]} clips */
+export function lengths({ seconds, size, rate_hz: rate, pixels_in_all: pixels }) {
+  const [width, height] = sides(size);
+  const longest = pixels === null ? seconds : Math.min(seconds, Math.floor(pixels / (width * height)) / rate);
+  return [...LENGTHS_S.filter((some) => some < longest), longest];
+}
+
+/** @param {string} size @returns {number[]} width and height */
+const sides = (size) => size.split("x").map(Number);
 
 export class Maker {
   /** The picture that the next clip starts from. @type {Blob | null} */
@@ -49,7 +56,7 @@ export class Maker {
       h("input", { name: "prompt", placeholder: "Say what the clip shows", "aria-label": "Prompt", "aria-describedby": "made", enterKeyHint: "go" })
     );
     this.seconds = /** @type {HTMLSelectElement} */ (h("select", { name: "seconds", "aria-label": "Length" }));
-    this.go = h("button.go", { type: "submit" }, "Make a clip");
+    this.go = /** @type {HTMLButtonElement} */ (h("button.go", { onclick: (/** @type {Event} */ event) => this.#making && (event.preventDefault(), this.#cancel()) }));
     this.start = h("button.start", { type: "button", onclick: () => this.choose() });
     this.note = h("p.note", { id: "made", role: "status" });
     this.bar = h("div.progress", { role: "progressbar", "aria-label": "The clip", hidden: true });
@@ -69,14 +76,16 @@ export class Maker {
     if (this.model) return;
     this.model = model;
     document.title = "Clips";
-    this.seconds.append(...lengths(model.clips.seconds).map((value) => h("option", { value: String(value) }, `${Math.floor(value * 10) / 10} s`)));
-    this.seconds.value = String(lengths(model.clips.seconds).findLast((value) => value <= 4));
+    const choices = lengths(model.clips);
+    this.seconds.append(...choices.map((value) => h("option", { value: String(value) }, `${Math.floor(value * 10) / 10} s`)));
+    this.seconds.value = String(choices.findLast((value) => value <= 4));
     this.prompt.value = model.prompt;
-    const onsubmit = (/** @type {Event} */ event) => (event.preventDefault(), this.#making ? this.#cancel() : this.make());
+    const onsubmit = (/** @type {Event} */ event) => (event.preventDefault(), this.#making || this.make());
     const line = h("form", { autocomplete: "off", onsubmit }, this.start, h("div.field", {}, this.prompt), this.seconds, this.go);
     this.root.append(this.bar, line, this.note, this.shelf, this.chooser);
     $("#frame").append(this.video);
     this.take(null);
+    this.#rest();
     this.#restore();
   }
 
@@ -90,8 +99,9 @@ export class Maker {
     else this.chooser.click();
   }
 
-  /** Start the next clip from a picture, or from none again. @param {Blob | null} picture */
+  /** Start the next clip from a picture, or from none again. @param {File | null} picture */
   take(picture) {
+    if (picture?.type && !picture.type.startsWith("image/")) return this.#say(`${picture.name} is no picture`, "error");
     this.#picture = picture;
     const label = picture ? "Don't start from this picture" : "Start from a picture";
     this.start.title = label;
@@ -108,18 +118,22 @@ export class Maker {
     const form = new FormData();
     form.set("prompt", this.prompt.value);
     form.set("seconds", this.seconds.value);
-    this.go.setAttribute("disabled", "");
+    this.go.disabled = true;
     try {
-      if (this.#picture) form.set("input_reference", (await prepare(this.#picture, this.model.limits)).picture);
+      if (this.#picture) {
+        const { picture, ratio } = await prepare(this.#picture, this.model.limits);
+        const { size } = this.model.clips;
+        form.set("input_reference", picture);
+        if (ratio > 0) form.set("size", sizeFor([size, sides(size).reverse().join("x")], ratio));
+      }
       const clip = await (await this.api.fetch("POST", "/v1/videos", { body: form })).json();
-      this.#kept = [...this.#kept, { id: clip.id, token: clip.control_token }].slice(-MAX_KEPT);
-      store.set(KEPT, this.#kept);
+      this.#keep((kept) => [...kept, { id: clip.id, token: clip.control_token }].slice(-MAX_KEPT));
       this.#follow(clip);
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
       this.#say(error.message, "error");
     } finally {
-      this.go.removeAttribute("disabled");
+      this.go.disabled = false;
     }
   }
 
@@ -128,6 +142,7 @@ export class Maker {
     const backoff = new Backoff();
     this.#making = clip;
     this.go.textContent = "Cancel";
+    this.go.type = "button"; // Enter in the line, where the next prompt may be written already, must not cancel
     this.bar.hidden = false;
     while (this.#making?.id === clip.id && clip.status !== "completed" && clip.status !== "failed") {
       this.#say(said(clip));
@@ -161,19 +176,25 @@ export class Maker {
   #rest() {
     this.#making = null;
     this.go.textContent = "Make a clip";
+    this.go.type = "submit";
     this.bar.hidden = true;
   }
 
   /** @param {string} id */
   async #delete(id) {
     const token = this.#kept.find((one) => one.id === id)?.token;
-    this.#forget(id);
     await this.api.fetch("DELETE", `/v1/videos/${id}`, { token });
+    this.#forget(id);
   }
 
   /** @param {string} id */
   #forget(id) {
-    this.#kept = this.#kept.filter((one) => one.id !== id);
+    this.#keep((kept) => kept.filter((one) => one.id !== id));
+  }
+
+  /** Another tab may keep clips too. @param {(kept: {id: string, token: string}[]) => {id: string, token: string}[]} change */
+  #keep(change) {
+    this.#kept = change(store.get(KEPT, this.#kept));
     store.set(KEPT, this.#kept);
   }
 
@@ -193,7 +214,7 @@ export class Maker {
 
   /** @param {Clip} clip */
   #add(clip) {
-    const [width, height] = clip.size.split("x").map(Number);
+    const [width, height] = sides(clip.size);
     const still = h("video", { src: `${address(clip)}#t=0.5`, muted: true, preload: "metadata", tabIndex: -1 });
     still.style.setProperty("--ratio", String(width / height));
     const button = h("button", { type: "button", title: clip.prompt, "aria-label": clip.prompt, onclick: () => this.show(clip) }, still);
@@ -204,7 +225,7 @@ export class Maker {
 
   /** Put it on the stage. @param {Clip} clip */
   show(clip) {
-    const [width, height] = clip.size.split("x").map(Number);
+    const [width, height] = sides(clip.size);
     for (const part of [$("#frame"), $("#stage")]) part.style.setProperty("--ratio", String(width / height));
     this.video.src = address(clip);
     this.video.setAttribute("aria-label", clip.prompt);
@@ -212,7 +233,27 @@ export class Maker {
     document.body.dataset.clip = clip.id;
     for (const button of this.shelf.querySelectorAll("button")) button.setAttribute("aria-pressed", String(button.dataset.id === clip.id));
     const save = h("a", { href: address(clip), download: `${clip.prompt.slice(0, 40).trim() || "clip"}.mp4` }, "Save the clip");
-    if (!this.#making) this.note.replaceChildren(h("span", {}, clip.prompt), save);
+    const remove = h("button", { type: "button", onclick: () => this.#remove(clip) }, "Delete it");
+    if (!this.#making) this.note.replaceChildren(h("span", {}, clip.prompt), save, remove);
+  }
+
+  /** Take a clip off the stage, the shelf and the server. @param {Clip} clip */
+  async #remove(clip) {
+    try {
+      await this.#delete(clip.id);
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error;
+      if (error.status !== 404) return this.#say(error.message, "error");
+      this.#forget(clip.id);
+    }
+    this.shelf.querySelector(`[data-id="${clip.id}"]`)?.closest("li")?.remove();
+    this.#say("");
+    if (document.body.dataset.clip !== clip.id) return;
+    delete document.body.dataset.clip;
+    this.video.hidden = true;
+    this.video.removeAttribute("src");
+    this.video.load();
+    this.focus();
   }
 
   /** @param {string} text @param {"" | "error"} [kind] */

@@ -117,7 +117,8 @@ export class PictureStart {
   #take(files) {
     const file = files?.[0];
     if (!file || !this.#allowed) return false;
-    if (file.type && !file.type.startsWith("image/")) this.field.say(`${file.name} is no picture`, "error");
+    if (this.instead) this.instead(file);
+    else if (file.type && !file.type.startsWith("image/")) this.field.say(`${file.name} is no picture`, "error");
     else this.start(file);
     return true;
   }
@@ -131,7 +132,6 @@ export class PictureStart {
 
   /** Open the stream and go there; what is in the way is said under the field. @param {Blob} file */
   async start(file) {
-    if (this.instead) return this.instead(file);
     const { model, stream } = this.attachment;
     if (!model) return this.field.say("A picture can start a stream as soon as the model is warm", "error");
     this.#busy = true;
