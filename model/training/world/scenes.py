@@ -1,4 +1,4 @@
-"""The eight scenes: four layers each, far to near, as strips; and the colours they are painted in.
+"""The eight scenes: four layers each, far to near, as strips; `palettes` has their colours.
 
 `strip(scene, layer, variant)` paints one and keeps it. Variants are fixed for ever: clips choose among them.
 """

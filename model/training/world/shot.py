@@ -7,6 +7,7 @@ the same at any size; a wider picture shows more of it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -80,15 +81,16 @@ class Shot:
 
     def table(self, values: object) -> Tensor:
         """Numbers as a float32 tensor on the device."""
-        return torch.tensor(values, dtype=torch.float32, device=self.device)
+        return _table(values, self.device)
+
+
+def _table(values: object, device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 def _grey(sky: Tensor, weather: Tensor, hour: Tensor) -> Tensor:
     """Sky stops (N, 3, 3) under the weather."""
-
-    def table(v: object) -> Tensor:
-        return torch.tensor(v, dtype=torch.float32, device=sky.device)
-
+    table = partial(_table, device=sky.device)
     lum = (sky * table((0.3, 0.55, 0.15))).sum(-1, keepdim=True)
     dusk = (hour[:, 0] + hour[:, 2])[:, None, None]
     lum = lum * (1 + (table(p.DUSK_GREY) - 1) * dusk)
@@ -119,9 +121,7 @@ def make_shot(
         a = getattr(line, name)[clips, span]
         return torch.from_numpy(np.ascontiguousarray(a.reshape(-1, *a.shape[2:]))).to(device)
 
-    def table(v: object) -> Tensor:
-        return torch.tensor(v, dtype=torch.float32, device=device)
-
+    table = partial(_table, device=device)
     looks = looks[clips]
     t = line.seconds[clips, span]
     pictures = t.shape[1]

@@ -8,6 +8,7 @@ from torch import Tensor
 from model.training.world import palettes as p
 from model.training.world.look import Look
 from model.training.world.sampling import held, over, slide, smoothstep, stamp, tile, wrapped
+from model.training.world.scenes import LAYERS
 from model.training.world.shot import FOG, RAIN, SNOW, STORM, Shot
 from model.training.world.sprites import CELL_HEIGHT, CELL_WIDTH, SPRITES, atlas
 from model.training.world.textures import BOLT_COLUMNS, bolts, clouds, stars
@@ -137,7 +138,7 @@ def _clouds(s: Shot, sky: Tensor) -> Tensor:
         if float(cover.max()) <= 0:
             continue
         strips = _cloud_strips(s.looks, kind, s.device, int(s.vis) + 2)
-        offset = torch.tensor([look.offsets[4 + i] for look in s.looks], device=s.device).repeat_interleave(
+        offset = torch.tensor([look.offsets[LAYERS + i] for look in s.looks], device=s.device).repeat_interleave(
             s.pictures
         )
         u0 = (offset + s.camera * CLOUD_PARALLAX[i] + wind * CLOUD_WIND[i] * s.t) % 1024

@@ -54,7 +54,8 @@ MARGIN = 0.96  # share of the width that a subject may fill, its sway included
 
 @dataclass(frozen=True)
 class Placed:
-    """Of each picture: sprite centre cx, cy and scale (N,), opacity (N, 1, 1, 1), subject id, and its foot's row."""
+    """Of each picture: centre cx, cy and scale (N,), its drawing (N, 5, 96, 160), opacity (N, 1, 1, 1), subject
+    id, its foot's row, and whether water there mirrors it (N,)."""
 
     cx: Tensor
     cy: Tensor

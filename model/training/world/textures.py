@@ -19,7 +19,7 @@ DECK_ROW = 113.0  # picture row of the viaduct's rails
 Rng = np.random.Generator
 
 
-def _puffs(rng: Rng, discs: list[tuple[float, float, float, float]], scale: int = 2) -> Array:
+def _puffs(discs: list[tuple[float, float, float, float]], scale: int = 2) -> Array:
     """(alpha, shade) of a union of balls, each (x, y, radius, row of its cloud's flat bottom), lit from the upper
     left; (2, 92, 1024)."""
     h, w = CLOUD_ROWS * scale, STRIP_WIDTH * scale
@@ -71,7 +71,7 @@ def clouds(kind: str, variant: int) -> Array:
             )
     else:
         return _deck(rng)
-    alpha, shade = _puffs(rng, discs)
+    alpha, shade = _puffs(discs)
     return np.stack([alpha, _blur(shade, 0.9) / np.maximum(_blur(alpha, 0.9), 0.02) * alpha])
 
 

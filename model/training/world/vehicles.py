@@ -117,6 +117,7 @@ def lighthouse(b: Brush, phase: float) -> None:
 
 def planet(b: Brush, phase: float) -> None:
     """A banded ball in a tilted ring, part of it in its own shadow."""
+    del phase  # it stands still
     b.inked = False
     b.ellipse(80, 48, 33, 33, 0.95, 1.0)
     for y, h, value in ((30, 5, 0.8), (45, 4, 1.0), (58, 7, 0.78), (70, 4, 0.9)):
@@ -151,4 +152,3 @@ def planet(b: Brush, phase: float) -> None:
     disc = b.image.getchannel("A").point(lambda v: 255 - v)
     stencil = ImageChops.multiply(ring.getchannel("A"), ImageChops.lighter(front, disc))
     b.image.paste(ring, (0, 0), stencil.point(lambda v: 255 if v > 127 else 0))
-    del phase
