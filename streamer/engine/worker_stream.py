@@ -218,7 +218,10 @@ class WorkerStream:
             raise StreamError(f"latent frame {start} is locked, it cannot be made anew")
         boundary = self._boundary_at(start) if start <= self.latents.next_frame else None
         before = [steer for steer in self._schedule if steer.at_latent < start]
-        self._plan([*before, *(steer for steer in message.steers if steer.at_latent >= start)])
+        # Nothing goes back beyond the oldest boundary: what was over there is forgotten, or it grew for ever.
+        oldest = self._boundaries[0].before
+        over = sum(steer.at_latent <= oldest for steer in before) - 1
+        self._plan([*before[max(0, over) :], *(steer for steer in message.steers if steer.at_latent >= start)])
         self.epoch = message.epoch
         moved = boundary is not None and boundary.latent != self._end(boundary)
         if boundary is not None and (moved or start < self.latents.next_frame or not self.latents.at_boundary):

@@ -50,6 +50,12 @@ class LogError(SessionError):
     default_code = "log-malformed"
 
 
+class LogCut(SessionError):
+    """The stream had more steers than a log holds."""
+
+    default_code, default_status = "log-cut", 409
+
+
 class StreamUnknown(SessionError):
     default_code, default_status = "stream-unknown", 404
 

@@ -97,7 +97,7 @@ class Playback:
         self._wanted_s = 0.0
         self.timeline = Timeline(blocks, self._header.rate_hz)
         self.pacer = Pacer(self.timeline, Costs(ready.timings, blocks, self._header.rate_hz))
-        self.steering = Steering(wanted, model, self.pacer, reports, owner.admit_guidance)
+        self.steering = Steering(wanted, model, self.pacer, reports, owner.admit_guidance, endless=snapshots)
         self.player = Player(self.timeline, release, self._ticked)
         self._link = WorkerLink(engine, stream, self._received)
 

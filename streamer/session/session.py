@@ -166,13 +166,17 @@ class Session:
         return share(self._playback.steering.guided, self.rate_hz, self._ready)
 
     def log_lines(self) -> list[str]:
-        """The recipe so far, one JSON document a line: the header, then every steer that is locked."""
+        """The recipe so far, one JSON document a line: the header, then every steer that is locked.
+
+        Raises:
+            LogCut: `main` had more steers than are kept.
+        """
         return list(self._playback.steering.log)
 
     @property
     def log_bytes(self) -> int:
         """What the recipe takes, which is kept when the stream is over."""
-        return sum(map(len, self._playback.steering.log))
+        return self._playback.steering.log_bytes
 
     # Steering
 

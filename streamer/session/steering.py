@@ -9,10 +9,11 @@ from typing import Any
 from streamer.engine.protocol import Denoised, ModelInfo
 from streamer.session import log, loras, spec
 from streamer.session.capacity import is_guided
+from streamer.session.errors import LogCut
 from streamer.session.pacing import Pacer
 from streamer.session.reports import Reports
 from streamer.session.spec import StreamSpec
-from streamer.session.steers import FROM_LOG, Steer, SteerBook
+from streamer.session.steers import FROM_LOG, MAX_LOCKED, Steer, SteerBook
 
 
 class Steering:
@@ -24,6 +25,8 @@ class Steering:
         pacer: Where steers may go.
         reports: Where their ways are told.
         admit_guidance: Raises if the machine has no room for a second row of this stream.
+        endless: Whether it takes steers for ever, at the price of its log. Only where snapshots are taken: without
+            one the log alone can open the stream again.
     """
 
     def __init__(
@@ -33,6 +36,8 @@ class Steering:
         pacer: Pacer,
         reports: Reports,
         admit_guidance: Callable[[], None],
+        *,
+        endless: bool = False,
     ) -> None:
         self._model = model
         self._pacer = pacer
@@ -41,8 +46,24 @@ class Steering:
         for entry in wanted.log.steers if wanted.log else ():
             self.book.add(_steer(entry, entry.at_latent))
         self._admit_guidance = admit_guidance
-        self.log = [log.encode(wanted.header)]
+        self._endless = endless
+        self._log: list[str] | None = [log.encode(wanted.header)]
         self._weigh()
+
+    @property
+    def log(self) -> list[str]:
+        """The recipe so far, a line each.
+
+        Raises:
+            LogCut: it grew too long to keep.
+        """
+        if self._log is None:
+            raise LogCut(f"no log: the stream has had over {MAX_LOCKED} steers, and goes on without one")
+        return self._log
+
+    @property
+    def log_bytes(self) -> int:
+        return sum(map(len, self._log or ()))
 
     @property
     def guided(self) -> bool:
@@ -99,6 +120,9 @@ class Steering:
             eta_s=due_s - now_s if math.isfinite(due_s) else None,
         )
         steer.warnings = spec.warnings(self._model, steer.motion_score, steer.negative_prompt, steer.guidance_scale)
+        if self._endless and self.book.full:
+            self.book.forget()
+            self._log = None
         try:
             replaced = self.book.add(steer)
         finally:
@@ -133,7 +157,8 @@ class Steering:
     def lock(self) -> None:
         """Write the steers below the locked frontier into the log."""
         for steer in self.book.lock(self._pacer.timeline.locked):
-            self.log.append(log.encode(log.entry(steer.message())))
+            if self._log is not None:
+                self._log.append(log.encode(log.entry(steer.message())))
             self._reports.steer(steer)
 
     def released(self, picture: int, now_s: float) -> bool:

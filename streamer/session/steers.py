@@ -19,7 +19,7 @@ from streamer.session.events import rfc3339
 
 MAX_PENDING = 64
 MAX_LOCKED = 20_000
-"""Steers in a log. The whole schedule opens a stream anew, so it is bounded."""
+"""Steers that are kept. The whole schedule opens a stream anew, so it is bounded."""
 KEPT_STEERS = 256
 """Steers that can still be listed."""
 FROM_LOG = "log"
@@ -140,7 +140,7 @@ class SteerBook:
         from_log = steer.actor == FROM_LOG
         if replaced is None and not from_log and self._asked >= MAX_PENDING:
             raise TooMany(f"{MAX_PENDING} steers wait already", field="at", limit=MAX_PENDING, retry_after_s=1.0)
-        if len(self._locked) + len(self._pending) >= MAX_LOCKED:
+        if self.full:
             raise TooMany(
                 f"a stream takes at most {MAX_LOCKED} steers", code="log-full", status=409, limit=MAX_LOCKED
             )
@@ -154,6 +154,17 @@ class SteerBook:
         while len(self._known) > KEPT_STEERS:
             del self._known[self._oldest_done()]
         return replaced
+
+    @property
+    def full(self) -> bool:
+        """Whether no other steer is taken."""
+        return len(self._locked) + len(self._pending) >= MAX_LOCKED
+
+    def forget(self) -> None:
+        """Drop the older half of the locked steers, whose pictures were shown long ago; the first prompt stays."""
+        gone = len(self._locked) // 2
+        del self._locked[1 : gone + 1]
+        del self._places[:gone]
 
     def get(self, id: str) -> Steer:
         """Raises: SteerUnknown."""

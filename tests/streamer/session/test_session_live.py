@@ -11,8 +11,8 @@ from scripted_engine import ScriptedEngine, ScriptedHub, ready, video
 from virtual_clock import run
 
 from streamer.engine.protocol import Close, Credit, Denoised, Open, Reschedule, TakeSnapshot
-from streamer.session import states
-from streamer.session.errors import Invalid, LogError, SteerLocked, SteerUnknown, StreamEnded, TooMany
+from streamer.session import log, states, steers
+from streamer.session.errors import Invalid, LogCut, LogError, SteerLocked, SteerUnknown, StreamEnded, TooMany
 from streamer.session.events import Event
 from streamer.session.manager import Sessions
 from streamer.session.session import Session
@@ -599,6 +599,51 @@ async def test_main_goes_on_from_its_last_snapshot_when_the_worker_dies() -> Non
     assert asked.status is SteerStatus.RELEASED
     assert session.underruns == 0
     stage.check_video()
+
+
+@pytest.mark.parametrize("cuts", [False, True])
+def test_main_takes_steers_for_ever_at_the_price_of_its_log(cuts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steers, "MAX_LOCKED", 12)
+
+    @virtual
+    async def scenario() -> None:
+        stage = Stage(main=True, cuts=cuts)
+        session = await stage.live()
+        lines = session.log_lines()
+        for number in range(40):
+            asked = session.steer(f"prompt {number}")
+            await until(lambda asked=asked: asked.status is SteerStatus.RELEASED)  # type: ignore[misc]
+            lines.append(log.encode(log.entry(asked.message())))
+            if number == 30:
+                stage.engine.kill()
+                stage.engine.revive()
+        assert len(session.steers.locked) <= 12
+        (*_, reopened) = stage.engine.of(Open)
+        assert reopened.snapshot is not None
+        assert len(reopened.steers) <= 12
+        with pytest.raises(LogCut, match="goes on without one"):
+            session.log_lines()
+        assert stage.hub.pictures == video(lines, session.picture + 1, stage.engine.info)
+
+    scenario()
+
+
+def test_another_stream_takes_no_more_steers_than_its_log_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steers, "MAX_LOCKED", 3)
+
+    @virtual
+    async def scenario() -> None:
+        stage = Stage()
+        session = await stage.live()
+        for number in range(2):
+            asked = session.steer(f"prompt {number}")
+            await until(lambda asked=asked: asked.status is SteerStatus.RELEASED)  # type: ignore[misc]
+        with pytest.raises(TooMany) as refused:
+            session.steer("one more")
+        assert (refused.value.code, refused.value.status) == ("log-full", 409)
+        assert len(session.log_lines()) == 3
+
+    scenario()
 
 
 @virtual
