@@ -15,7 +15,7 @@ from streamer.api.problems import Problem, from_session
 from streamer.api.sockets import converse, parse, session_at
 from streamer.api.state import state_of
 from streamer.api.steers import steer
-from streamer.session.errors import SessionError
+from streamer.session.errors import SessionError, TooMany
 from streamer.session.session import Session
 
 router = APIRouter(prefix="/streams/{stream}/events")
@@ -27,8 +27,12 @@ async def events(socket: WebSocket, stream: str, after: int | None = None) -> No
     session = await session_at(socket, stream)
     if session is None:
         return
-    await socket.accept()
-    await converse(socket, session, _listen(socket, session), _send(socket, session, after))
+    try:
+        with session.events.follower():
+            await socket.accept()
+            await converse(socket, session, _listen(socket, session), _send(socket, session, after))
+    except TooMany as error:
+        await socket.send_denial_response(from_session(error).response(None))
 
 
 async def _send(socket: WebSocket, session: Session, after: int | None) -> None:
@@ -62,6 +66,7 @@ async def _steer(socket: WebSocket, session: Session, message: dict[str, object]
     try:
         if not may_control(socket, state_of(socket).settings, session, token):
             raise refusal(token)
+        state_of(socket).rates.count(socket, session)
         accepted = steer(session, SteerBody.model_validate_json(json.dumps(message)), "socket")
         await socket.send_json({"type": "steer.accepted", "ref": ref, "data": accepted})
     except SessionError as error:

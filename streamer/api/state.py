@@ -9,6 +9,7 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from streamer.api.idempotency import Idempotency
+from streamer.api.rates import SteerRates
 from streamer.clips.manager import Clips
 from streamer.engine.process import Engine
 from streamer.engine.protocol import Ready
@@ -26,6 +27,7 @@ class State:
     engine: Engine
     clips: Clips
     idempotency: Idempotency = field(default_factory=Idempotency)
+    rates: SteerRates = field(default_factory=SteerRates)
     connections: dict[str, WhepResource] = field(default_factory=dict)
     """WebRTC viewers by the id of their WHEP resource."""
 

@@ -33,6 +33,7 @@ async def create(body: SteerBody, session: SessionOf, state: StateOf, request: R
     require_control(request, state.settings, session)
 
     async def act() -> dict[str, Any]:
+        state.rates.count(request, session)
         return steer(session, body, "api")
 
     return await state.idempotency.once(request, body, act)

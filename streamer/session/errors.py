@@ -75,7 +75,7 @@ class SteerLocked(SessionError):
 
 
 class TooMany(SessionError):
-    """A bounded list is full (pending steers, log entries)."""
+    """A bounded list is full (pending steers, log entries, followers), or a caller steers too often."""
 
     default_code, default_status = "too-many", 429
 

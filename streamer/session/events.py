@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
+from streamer.session.errors import TooMany
+
 KEPT_EVENTS = 512
 """A reader that lags further behind gets one `events.gap` and goes on with the oldest event kept."""
+
+MAX_FOLLOWERS = 256
+RETRY_AFTER_S = 5.0
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +54,7 @@ class EventLog:
         self._ring: deque[Event] = deque(maxlen=kept)
         self._changed = asyncio.Event()
         self._closed = False
+        self._followers = 0
         self.seq = 0
 
     def publish(self, type: str, data: dict[str, Any] | None = None) -> Event:
@@ -62,6 +69,22 @@ class EventLog:
         """No event follows: readers end once they have read what is kept."""
         self._closed = True
         self._wake()
+
+    @contextmanager
+    def follower(self) -> Iterator[None]:
+        """Hold one of the places of those who follow.
+
+        Raises:
+            TooMany: all are taken.
+        """
+        if self._followers >= MAX_FOLLOWERS:
+            message = f"{MAX_FOLLOWERS} follow the events of this stream already"
+            raise TooMany(message, limit=MAX_FOLLOWERS, retry_after_s=RETRY_AFTER_S)
+        self._followers += 1
+        try:
+            yield
+        finally:
+            self._followers -= 1
 
     async def follow(self, after: int | None = None) -> AsyncIterator[Event]:
         """Events past `after` (None: from now on), until the stream has ended.
