@@ -1,8 +1,9 @@
 """Linear layers on the CPU over weights packed for oneDNN's kernels.
 
 A packed weight is a copy, derived from the module's parameter and made anew when that changes. It saves the kernel
-the re-ordering of its weight at each call and joins the activation to the product: 10% of a small transformer's pass
-in bfloat16. Everything else (other devices, float32, gradients, adapters, quantized layers) computes as usual.
+the re-ordering of its weight at each call and joins the activation to the product: 0 to 5 % of the starter's passes
+in bfloat16, the more the fewer threads (`benchmarks.cheaper` has both rows). Everything else (other devices, float32,
+gradients, adapters, quantized layers, torch.compile, which packs by itself) computes as usual.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ def usable(x: Tensor, module: nn.Module, kind: type[nn.Module]) -> bool:
         and x.dtype == torch.bfloat16
         and x.device.type == "cpu"
         and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
     )
 
 

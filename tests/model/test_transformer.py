@@ -13,6 +13,7 @@ from reference import TEXT_CHANNELS, make_nets
 from torch import Tensor
 
 from model.layers import joined_weight
+from model.packed import linear
 from model.transformer import OWN_FIELDS, SanaVideoTransformer3DModel
 
 
@@ -113,6 +114,20 @@ def test_packed_weights_follow_their_modules() -> None:
     net.load_state_dict(state)
     assert agreement() < 0.02
     assert float((net(**arguments).sample - before).abs().mean()) > 0.1
+
+
+@torch.no_grad()
+def test_compiled_graphs_hold_no_packed_product() -> None:
+    """Inductor can't lower one whose weight it has not packed itself."""
+    layer, seen = torch.nn.Linear(8, 4, dtype=torch.bfloat16), list[str]()
+
+    def keep(graph: torch.fx.GraphModule, _: object) -> Any:
+        seen.extend(str(node.target) for node in graph.graph.nodes)
+        return graph.forward
+
+    torch.compile(lambda x: linear(layer, x), backend=keep)(torch.randn(2, 8).bfloat16())
+    assert any("linear" in target for target in seen)
+    assert not any("pointwise" in target for target in seen)
 
 
 def same_weights(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
