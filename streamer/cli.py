@@ -214,7 +214,7 @@ async def serve_on(listener: socket.socket, settings: Settings) -> int:
         if starting in done:
             ready = starting.result()
             await sessions.start(ready)
-            print(f"Streamer: ready, {what(ready)}", flush=True)
+            print(f"Streamer: ready, {served(ready)}", flush=True)
             await asyncio.wait({stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
         return 0
     except EngineError as error:
@@ -234,15 +234,16 @@ async def serve_on(listener: socket.socket, settings: Settings) -> int:
         await engine.close()
 
 
-def what(ready: Ready) -> str:
+def served(ready: Ready) -> str:
     """What is served, and on what."""
     model = ready.model
     if model.no_streams is not None:
         words = f"on {model.device}, clips only: {model.no_streams}; the page and POST /v1/videos make them"
         clips = model.clips
         if clips is not None and clips.max_pixels_in_all is not None:
-            longest_s = clips.max_pixels_in_all // (clips.width * clips.height) / clips.rate_hz
-            words += f", of {clips.width}x{clips.height} up to {longest_s:.1f} s: memory has room for no more"
+            longest_s = clips.most_pictures(clips.width, clips.height) / clips.rate_hz
+            room = f"up to {int(10 * longest_s) / 10:g} s" if longest_s else "none"
+            words += f", of {clips.width}x{clips.height} {room}: memory has room for no more"
         return words
     return f"{ready.rate_hz:g} Hz on {model.device}"
 

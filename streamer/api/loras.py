@@ -13,8 +13,8 @@ from streamer.api.auth import require_admin
 from streamer.api.bodies import Body, Number
 from streamer.api.problems import Problem
 from streamer.api.state import State, StateOf
+from streamer.engine.info import LoraInfo
 from streamer.engine.loras import LoraError
-from streamer.engine.protocol import LoraInfo
 from streamer.session.loras import MAX_WEIGHT
 
 router = APIRouter(prefix="/loras", tags=["loras"])

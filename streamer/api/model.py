@@ -8,7 +8,7 @@ from fastapi import APIRouter
 
 from streamer.api import images, loras
 from streamer.api.state import StateOf
-from streamer.engine.protocol import ClipInfo
+from streamer.engine.info import ClipInfo
 from streamer.session import spec, steers
 from streamer.session.capacity import guided_rate_hz
 from streamer.session.loras import MAX_LORAS, MAX_WEIGHT

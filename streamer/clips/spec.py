@@ -7,7 +7,8 @@ import secrets
 
 import msgspec
 
-from streamer.engine.protocol import ClipInfo, Lora, OpenClip, Ready
+from streamer.engine.info import ClipInfo, Lora
+from streamer.engine.protocol import OpenClip, Ready
 from streamer.session.errors import Invalid
 from streamer.session.loras import Wanted, chosen
 from streamer.session.spec import MAX_MOTION, MAX_SEED, number, prompt
@@ -90,8 +91,11 @@ def clip_order(wanted: CreateClip, ready: Ready) -> ClipOrder:
     text = prompt(wanted.prompt, model)
     negative = prompt(wanted.negative_prompt, model, "negative_prompt") if wanted.negative_prompt else None
     longest_s = info.max_frames / info.rate_hz
-    seconds = DEFAULT_S if wanted.seconds is None else number("seconds", wanted.seconds, 1 / info.rate_hz, longest_s)
     width, height = _size(wanted.size, info)
+    if wanted.seconds is None:
+        seconds = min(DEFAULT_S, longest_s, info.most_pictures(width, height) / info.rate_hz)
+    else:
+        seconds = number("seconds", wanted.seconds, 1 / info.rate_hz, longest_s)
     if wanted.guidance_scale is not None:
         number("guidance_scale", wanted.guidance_scale, 1.0, info.max_guidance_scale)
     if wanted.steps is not None:
@@ -103,7 +107,7 @@ def clip_order(wanted: CreateClip, ready: Ready) -> ClipOrder:
     return ClipOrder(
         model=model.name,
         prompt=text,
-        seconds=min(seconds, longest_s),
+        seconds=seconds,
         frames=frames,
         rate_hz=info.rate_hz,
         width=width,
@@ -119,16 +123,16 @@ def clip_order(wanted: CreateClip, ready: Ready) -> ClipOrder:
 
 def _check_memory(width: int, height: int, frames: int, info: ClipInfo) -> None:
     """Raise `Invalid` for more pixels than the device has memory for; says what would do."""
-    most = info.max_pixels_in_all
-    if most is None or width * height * frames <= most:
+    most = info.most_pictures(width, height)
+    if frames <= most:
         return
-    longest_s = most // (width * height) / info.rate_hz
+    longest_s = most / info.rate_hz
     instead = f"{width}x{height} for {longest_s:.2f} s at most, or a smaller size" if longest_s else "a smaller size"
     raise Invalid(
         f"{frames} pictures of {width}x{height} are more than the device has memory for: {instead}",
         code="clip-too-large",
         field="seconds" if longest_s else "size",
-        limit={"pixels_in_all": most, "seconds": longest_s},
+        limit={"pixels_in_all": info.max_pixels_in_all, "seconds": longest_s},
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from streamer.engine.protocol import Timings
+from streamer.engine.info import Timings
 
 RATES_HZ = (16.0, 12.0, 8.0)
 RATE_SHARE = 0.576

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from streamer.engine.protocol import DropLora, LoadLora, LoraFailed, LoraInfo, LoraLoaded, Message, Ready
+from streamer.engine.info import LoraInfo
+from streamer.engine.protocol import DropLora, LoadLora, LoraFailed, LoraLoaded, Message, Ready
 
 logger = logging.getLogger(__name__)
 

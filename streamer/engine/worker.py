@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamer.engine.budget import capacity, choose_rate, picture_s
+from streamer.engine.info import LoraInfo, ModelInfo
 from streamer.engine.link import Link
 from streamer.engine.options import add_loading_options
-from streamer.engine.protocol import CANNOT_START_EXIT, PROTOCOL_VERSION, LoraInfo, ModelInfo, Progress, Ready
+from streamer.engine.protocol import CANNOT_START_EXIT, PROTOCOL_VERSION, Progress, Ready
 
 if TYPE_CHECKING:
     from model.checkpoint import Checkpoint

@@ -14,7 +14,8 @@ from model.clip import MAX_GUIDANCE_SCALE, Clip, ClipSpec, latent_frames, longsa
 from model.image_start import picture_tensor
 from model.positions import first_picture
 from model.weights import Kind
-from streamer.engine.protocol import ClipDone, ClipInfo, ClipPictures, ClipProgress, Message, OpenClip, Steer
+from streamer.engine.info import ClipInfo
+from streamer.engine.protocol import ClipDone, ClipPictures, ClipProgress, Message, OpenClip, Steer
 from streamer.engine.scheduler import Costs, Unit
 from streamer.engine.worker_models import Models, StreamError
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 
 from model.lora_source import LoraOption
 from model.source import CheckpointError
-from streamer.engine.protocol import LoadLora, LoraFailed, LoraInfo, LoraLoaded, Message, by_default
+from streamer.engine.info import LoraInfo, by_default
+from streamer.engine.protocol import LoadLora, LoraFailed, LoraLoaded, Message
 from streamer.engine.worker_models import Models
 
 logger = logging.getLogger(__name__)

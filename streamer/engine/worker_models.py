@@ -14,7 +14,7 @@ from model.state import StatePool, layout_of
 from model.stream import LatentStream, new_pool
 from model.vae import StreamingVAE
 from model.weights import Kind
-from streamer.engine import protocol
+from streamer.engine.info import Lora
 from streamer.engine.protocol import Steer
 
 
@@ -29,7 +29,7 @@ class Models:
     checkpoint: Checkpoint
     pools: dict[tuple[int, int], StatePool] = field(default_factory=dict)
     adapters: dict[str, Adapter] = field(default_factory=dict)
-    default_loras: tuple[protocol.Lora, ...] = ()
+    default_loras: tuple[Lora, ...] = ()
     """What a new stream has where nobody said, as far as the worker was started with it."""
 
     def pool(self, height: int, width: int) -> StatePool | None:

@@ -17,7 +17,8 @@ from model.positions import first_picture
 from model.stream_config import StreamConfig
 from model.whole_vae import WholeVAE
 from streamer.engine.budget import choose_rate, picture_s
-from streamer.engine.protocol import Steer, Timings
+from streamer.engine.info import Timings
+from streamer.engine.protocol import Steer
 from streamer.engine.worker_models import Models
 from streamer.engine.worker_stream import KEPT_EXTRA_LATENTS
 
@@ -131,7 +132,9 @@ def most_clip_pixels(checkpoint: Checkpoint) -> int | None:
     pixels = first_picture(latents, vae.temporal_factor) * height * width
     taken = vae.decode_nbytes(latents, height // vae.spatial_factor, width // vae.spatial_factor)
     allowed = int(free_bytes(checkpoint.transformer.device) * CLIP_MEMORY_SHARE)
-    return None if taken <= allowed else pixels * allowed // taken
+    # Whole latent frames are decoded: of the last one perhaps a single picture was asked for.
+    surplus = (vae.temporal_factor - 1) * height * width
+    return None if taken <= allowed else max(0, pixels * allowed // taken - surplus)
 
 
 def _timings(config: StreamConfig, bucket: int, passes: tuple[float, float, float], decode_s: float) -> Timings:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from streamer.engine.protocol import ModelInfo, Ready
+from streamer.engine.info import ModelInfo
+from streamer.engine.protocol import Ready
 from streamer.session.errors import GuidanceTooCostly
 
 ROWS = 2

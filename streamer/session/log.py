@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from streamer.engine.protocol import Lora, ModelInfo, Steer
+from streamer.engine.info import Lora, ModelInfo
+from streamer.engine.protocol import Steer
 from streamer.session.errors import LogError
 from streamer.session.timeline import blocks_of
 

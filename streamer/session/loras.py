@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from streamer.engine.protocol import Lora, ModelInfo, by_default
+from streamer.engine.info import Lora, ModelInfo, by_default
 from streamer.session.errors import Invalid, LogError
 
 MAX_LORAS = 8

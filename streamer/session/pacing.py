@@ -17,7 +17,8 @@ import math
 from dataclasses import dataclass
 
 from streamer.engine.blocks import Blocks
-from streamer.engine.protocol import Timings, first_picture
+from streamer.engine.info import Timings
+from streamer.engine.protocol import first_picture
 from streamer.session.timeline import PICTURES_PER_LATENT, Timeline
 
 MARGIN = 1.3

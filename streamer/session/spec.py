@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from streamer.engine.protocol import ModelInfo, Ready
+from streamer.engine.info import ModelInfo
+from streamer.engine.protocol import Ready
 from streamer.session import log as log_format
 from streamer.session import loras
 from streamer.session.capacity import is_guided

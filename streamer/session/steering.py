@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from streamer.engine.protocol import Denoised, ModelInfo
+from streamer.engine.info import ModelInfo
+from streamer.engine.protocol import Denoised
 from streamer.session import log, loras, spec
 from streamer.session.capacity import is_guided
 from streamer.session.errors import LogCut

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from streamer.engine import protocol
+from streamer.engine.info import Lora
 from streamer.engine.protocol import first_picture
 from streamer.session import loras
 from streamer.session.errors import SteerLocked, SteerUnknown, TooMany
@@ -45,7 +46,7 @@ class Steer:
     motion_score: int | None = None
     negative_prompt: str | None = None
     guidance_scale: float | None = None
-    loras: tuple[protocol.Lora, ...] = ()
+    loras: tuple[Lora, ...] = ()
     id: str = field(default_factory=lambda: f"ste_{secrets.token_hex(16)}")
     status: SteerStatus = SteerStatus.QUEUED
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))

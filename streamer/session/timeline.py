@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from streamer.engine.blocks import Blocks
-from streamer.engine.protocol import ModelInfo, first_picture
+from streamer.engine.info import ModelInfo
+from streamer.engine.protocol import first_picture
 
 PICTURES_PER_LATENT = 4
 

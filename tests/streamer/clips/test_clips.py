@@ -18,20 +18,18 @@ from streamer.clips.making import WAITING, WINDOW_PICTURES
 from streamer.clips.manager import MAX_WAITING, TRIES, Clips
 from streamer.clips.spec import CreateClip, clip_order
 from streamer.clips.video import Video, VideoStatus
+from streamer.engine.info import ClipInfo, ModelInfo, Timings
 from streamer.engine.protocol import (
     PROTOCOL_VERSION,
     ClipCredit,
     ClipDone,
-    ClipInfo,
     ClipPictures,
     ClipProgress,
     Close,
     Failed,
     Message,
-    ModelInfo,
     OpenClip,
     Ready,
-    Timings,
 )
 from streamer.session.errors import Invalid
 from streamer.settings import Settings

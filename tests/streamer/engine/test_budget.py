@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from streamer.engine.budget import candidates, capacity, choose_rate, picture_s
-from streamer.engine.protocol import Timings
+from streamer.engine.info import Timings
 
 
 def test_a_picture_costs_its_share_of_a_block_and_a_decode() -> None:

@@ -10,18 +10,17 @@ import torch
 from model.checkpoint import load_checkpoint
 from model.stream import LatentStream, advance
 from streamer.engine import worker_loop
+from streamer.engine.info import ModelInfo, Timings
 from streamer.engine.protocol import (
     PROTOCOL_VERSION,
     Close,
     Credit,
     Failed,
     Message,
-    ModelInfo,
     Open,
     Pictures,
     Ready,
     Steer,
-    Timings,
     ToWorker,
 )
 from streamer.engine.worker_loop import WorkerLoop

@@ -13,19 +13,10 @@ from player import NIGHT, SEA, Player, run
 from tiny_lora import save_tiny_lora
 
 from model.snapshot import unpack
+from streamer.engine.info import Lora, by_default
 from streamer.engine.loras import LoraError, Loras
 from streamer.engine.process import Engine
-from streamer.engine.protocol import (
-    DropLora,
-    Failed,
-    LoadLora,
-    Lora,
-    LoraFailed,
-    LoraLoaded,
-    Message,
-    Steer,
-    by_default,
-)
+from streamer.engine.protocol import DropLora, Failed, LoadLora, LoraFailed, LoraLoaded, Message, Steer
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -14,13 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from streamer.engine.info import ModelInfo, Timings
 from streamer.engine.protocol import (
     Close,
     Credit,
     Denoised,
     Failed,
     Message,
-    ModelInfo,
     Open,
     Opened,
     Pictures,
@@ -30,7 +30,6 @@ from streamer.engine.protocol import (
     Stats,
     Steer,
     TakeSnapshot,
-    Timings,
     first_picture,
 )
 from streamer.engine.scheduler import Costs, Frontier, Job, Passes, Prime, Unit, account, next_job

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 import scripted_engine
 
-from streamer.engine.protocol import Lora, LoraInfo, ModelInfo
+from streamer.engine.info import Lora, LoraInfo, ModelInfo
 from streamer.session.errors import Invalid, SessionError
 from streamer.session.loras import check_logged, chosen
 from streamer.session.spec import CreateStream, stream_spec

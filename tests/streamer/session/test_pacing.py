@@ -12,7 +12,8 @@ from scripted_engine import ScriptedEngine, ScriptedHub, ready, uniform_jitter, 
 from virtual_clock import run
 
 from streamer.engine.blocks import Blocks
-from streamer.engine.protocol import Ready, Timings, first_picture
+from streamer.engine.info import Timings
+from streamer.engine.protocol import Ready, first_picture
 from streamer.session.manager import Sessions
 from streamer.session.pacing import MARGIN, MOST, SHARED, SLACK_S, Costs, Estimate, Pacer
 from streamer.session.session import Session
