@@ -29,6 +29,8 @@ MAX_QUEUED_BYTES = 1 << 30
 SILENCE_STARTING_S = 300.0
 SILENCE_READY_S = 120.0
 """A ready worker reports about once a second; after this long without a word it is killed and started anew."""
+SILENCE_CLIPS_S = 3600.0
+"""One that makes clips only is silent during a pass, and while it decodes a whole clip: many minutes on a CPU."""
 FIRST_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 30.0
 HEALTHY_S = 60.0
@@ -53,6 +55,13 @@ class Backoff:
         wait_s = FIRST_BACKOFF_S if lived_s > HEALTHY_S else self._next_s
         self._next_s = min(2 * wait_s, MAX_BACKOFF_S)
         return wait_s
+
+
+def patience_s(ready: Ready | None) -> float:
+    """How long a worker may be silent, before it is ready (None) and after."""
+    if ready is None:
+        return SILENCE_STARTING_S
+    return SILENCE_READY_S if ready.model.no_streams is None else SILENCE_CLIPS_S
 
 
 class Engine:
@@ -198,7 +207,7 @@ class Engine:
         problem = ""
         try:
             decoder = Decoder[ToServer](ToServer)
-            while data := await child.read(SILENCE_STARTING_S if self.ready is None else SILENCE_READY_S):
+            while data := await child.read(patience_s(self.ready)):
                 for message in decoder.feed(data):
                     self._receive(message)
         except (ProtocolError, EngineError) as error:

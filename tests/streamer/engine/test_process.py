@@ -13,10 +13,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from msgspec.structs import replace
 from player import SEA, Player, run
+from test_worker_loop import READY
 
 from streamer.engine.child import Child
-from streamer.engine.process import Backoff, Engine, EngineError
+from streamer.engine.process import Backoff, Engine, EngineError, patience_s
 from streamer.engine.protocol import Progress, Ready, Steer
 
 PATIENCE_S = 60.0
@@ -74,6 +76,11 @@ def test_back_off_doubles_and_begins_anew_after_a_healthy_worker() -> None:
     assert [backoff.after(0.0) for _ in range(8)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
     assert backoff.after(61.0) == 0.5
     assert backoff.after(5.0) == 1
+
+
+def test_a_worker_that_decodes_whole_clips_may_be_silent_for_long() -> None:
+    assert (patience_s(None), patience_s(READY)) == (300, 120)
+    assert patience_s(replace(READY, model=replace(READY.model, no_streams="whole clips only"))) == 3600
 
 
 async def start_fails(model: Path, **options: str) -> str:
