@@ -134,24 +134,36 @@ def check(
             )
     factor = vae.spatial_factor if vae is not None else form.spatial_factor if form is not None else 8
     try:
-        if kind is not Kind.STREAM and form is not None:
-            own = form.tried or form.size
-            config = replace(config, height=own[0], width=own[1])
-        own_frames = config.block
-        if kind is Kind.CLIP:
-            own_frames = CLIP_LATENTS if form is None else 2 if form.tried else form.clip_latents
-        config = replace(
-            config,
-            height=config.height if height is None else height,
-            width=config.width if width is None else width,
-            first_block_latent_frames=own_frames if latent_frames is None else latent_frames,
-            first_block_timesteps=None,
-        )
+        config = _tried(config, kind, form, height, width, latent_frames)
         yield from _run(net, vae, text, config, kind, factor)
         if isinstance(vae, WholeVAE) and form is not None:
             yield from _whole_clip(vae, form)
     except ValueError as error:
         raise CheckpointError(str(error)) from error
+
+
+def _tried(
+    config: StreamConfig,
+    kind: Kind,
+    form: Form | None,
+    height: int | None,
+    width: int | None,
+    latent_frames: int | None,
+) -> StreamConfig:
+    """The size and length that are run: those asked for, else the checkpoint's own, else its form's."""
+    if kind is not Kind.STREAM and form is not None:
+        own = form.tried or form.size
+        config = replace(config, height=own[0], width=own[1])
+    own_frames = config.block
+    if kind is Kind.CLIP:
+        own_frames = CLIP_LATENTS if form is None else 2 if form.tried else form.clip_latents
+    return replace(
+        config,
+        height=config.height if height is None else height,
+        width=config.width if width is None else width,
+        first_block_latent_frames=own_frames if latent_frames is None else latent_frames,
+        first_block_timesteps=None,
+    )
 
 
 def _run(
