@@ -32,6 +32,7 @@ from model.checkpoint import Checkpoint
 from model.denoise import WholeClip
 from model.image_start import first_latent
 from model.passes import Text
+from model.pictures import to_pictures
 from model.positions import PICTURES_PER_LATENT, first_picture, latent_of
 from model.sampler import spaced_timesteps
 from model.schedule import clip_scheduler
@@ -41,7 +42,7 @@ from model.stream_config import StreamConfig
 from model.transformer import SanaVideoTransformer3DModel
 from model.vae import StreamingVAE
 from model.weights import Kind
-from model.whole_vae import WholeVAE, to_pictures
+from model.whole_vae import WholeVAE
 
 MAX_STEPS = 1000
 MAX_GUIDANCE_SCALE = 50.0

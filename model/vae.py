@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKLWan
 from torch import Tensor
 
+from model.pictures import to_samples
+from model.positions import PICTURES_PER_LATENT
 from model.vae_decoder import StreamDecoder, Tails
 
 # BT.709, limited range: luma 16..235, chroma 16..240 (ITU-R BT.709-6, items 3.2 to 4.6).
@@ -138,13 +140,7 @@ class StreamingVAE:
 
         The mode of the posterior, not a sample. Raises ValueError for other counts, sizes or types.
         """
-        factor = self.spatial_factor
-        if pictures.dtype != torch.uint8 or pictures.dim() != 4 or pictures.shape[-1] != 3:
-            raise ValueError(f"pictures must be uint8 (pictures, height, width, 3), not {tuple(pictures.shape)}")
-        count, height, width, _ = pictures.shape
-        if count % 4 != 1 or height % factor or width % factor:
-            raise ValueError(f"{count} pictures of {height}x{width}: need 1 + 4 k of multiples of {factor}")
-        x = pictures.to(self.device).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+        x = to_samples(pictures.to(self.device), PICTURES_PER_LATENT, self.spatial_factor)
         z = self.vae.encode(x.to(self.dtype)).latent_dist.mode().float()
         shape = (1, -1, 1, 1, 1)
         return (z - self.mean.view(shape)) / self.std.view(shape)

@@ -17,6 +17,8 @@ from diffusers import AutoencoderKLLTX2Video
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from model.pictures import to_pictures, to_samples
+
 NO_STREAMS = "its VAE (AutoencoderKLLTX2Video) is not causal, it decodes whole clips only"
 """Why such a checkpoint has no streams, for people."""
 
@@ -60,15 +62,7 @@ class WholeVAE:
 
         The mode of the posterior, not a sample. Raises ValueError for other counts, sizes or types.
         """
-        factor = self.spatial_factor
-        if pictures.dtype != torch.uint8 or pictures.dim() != 4 or pictures.shape[-1] != 3:
-            raise ValueError(f"pictures must be uint8 (pictures, height, width, 3), not {tuple(pictures.shape)}")
-        count, height, width, _ = pictures.shape
-        if count % self.temporal_factor != 1 or height % factor or width % factor:
-            raise ValueError(
-                f"{count} pictures of {height}x{width}: need 1 + {self.temporal_factor} k of multiples of {factor}"
-            )
-        x = pictures.to(self.device).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+        x = to_samples(pictures.to(self.device), self.temporal_factor, self.spatial_factor)
         z = self.vae.encode(x.to(self.dtype)).latent_dist.mode().float()
         return (z - self.mean.to(z)) / self.std.to(z)
 
@@ -85,12 +79,6 @@ class WholeVAE:
         with torch.no_grad(), _Held() as held:
             bare.decoder(z, None, causal=None)
         return held.most
-
-
-def to_pictures(samples: Tensor) -> Tensor:
-    """Pictures (1, 3, n, height, width), [-1, 1] -> uint8 (n, height, width, 3)."""
-    rgb = samples[0].permute(1, 2, 3, 0)
-    return rgb.float().clamp_(-1, 1).mul_(127.5).add_(128.0).to(torch.uint8)
 
 
 class _Held(TorchDispatchMode):
