@@ -113,7 +113,7 @@ def time_forms(device: torch.device, rows: int, forms: list[str], scan: bool) ->
 
 
 class Steps:
-    """Training steps of the *long* stage on random latents and captions."""
+    """Training steps of the *long* stage's long clips on random latents and captions."""
 
     def __init__(self, start: Path, rows: int, device: torch.device) -> None:
         from transformers import Gemma2Model
@@ -124,8 +124,9 @@ class Steps:
         self.named: dict[str, Tensor] = dict(self.net.named_parameters())
         self.average = Average(self.named, 0.997)
         stage = STAGES["long"]
+        part = stage.parts[0]
         self.flow = BlockFlow(self.net, stage.copies, rows, device)
-        self._clips, self._kind, self._rng = max(1, stage.clips * rows // ROWS), stage.kind, random.Random(0)
+        self._clips, self._kind, self._rng = max(1, part.clips * rows // ROWS), part.kind, random.Random(0)
         self._device, self._rows = device, rows
         weights = sum(p.numel() for p in self.net.transformer.transformer_blocks.parameters())
         self.tflop = 6e-12 * weights * rows * 9 * 16

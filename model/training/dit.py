@@ -1,8 +1,9 @@
 """Train the starter's transformer: `python -m model.training.dit --stages short,long,distill --run RUN --out OUT`.
 
 *short*: clips of two blocks, nearly half with a steer, so that the text is what counts. *long*: clips of many blocks,
-part of the past self-made, rate to zero: this is what keeps an endless stream from drifting. *distill*: few Euler
-steps that land where many did. A piece may be one stage or several. RUN keeps the resumable state of all stages, OUT
+part of the past self-made, rate to zero: this is what keeps an endless stream from drifting; half of the steps stay
+short ones, since a subject that the past does not show is what is hard to draw. *distill*: few Euler steps that land
+where many did. A piece may be one stage or several. RUN keeps the resumable state of all stages, OUT
 gets the averaged weights of each in half precision. VAE and text encoder are read from --vae and --text.
 
 With --gpus N each of so many processes has its own clips and GPU; the batch grows by as much.
@@ -43,34 +44,51 @@ STATE = "dit.pt"
 
 
 @dataclass(frozen=True)
-class Stage:
-    """How one stage trains.
+class Part:
+    """Clips of one kind in a stage.
 
     Attributes:
         kind: the clips.
         clips: clips a step, for 800 rows.
-        copies: noisy copies of each clip (distillation: the passes).
-        self_made: share of steps with a partly predicted past.
-        flat_until: progress at which the rate begins to fall.
-        start: factor of the base rates; `end` is what the rate falls to.
         start_clips: clips made before the first step.
+        share: of the stage's steps.
+        self_made: share of these steps with a partly predicted past.
     """
 
     kind: ClipKind
     clips: int
+    start_clips: int
+    share: float = 1.0
+    self_made: float = 0.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How one stage trains.
+
+    Attributes:
+        parts: what it draws from.
+        copies: noisy copies of each clip (distillation: the passes).
+        flat_until: progress at which the rate begins to fall.
+        start: factor of the base rates; `end` is what the rate falls to.
+    """
+
+    parts: tuple[Part, ...]
     copies: int
-    self_made: float
     flat_until: float
     start: float
     end: float
-    start_clips: int
 
 
+SHORT = ClipKind(2, 2 * BLOCK_FRAMES, 0.5)
 STAGES = {
-    "short": Stage(ClipKind(2, 2 * BLOCK_FRAMES, 0.5), 51, 2, 0.0, 0.8, 1.0, 0.5, 768),
-    "long": Stage(ClipKind(9, 9 * BLOCK_FRAMES, 0.2), 10, 2, 0.4, 0.2, 0.7, 0.02, 160),
-    "distill": Stage(ClipKind(8, 8 * BLOCK_FRAMES, 0.3), 6, 4, 0.0, 0.3, 0.25, 0.01, 96),
-}
+    "short": Stage((Part(SHORT, 51, 768),), 2, 0.8, 1.0, 0.5),
+    "long": Stage(
+        (Part(ClipKind(9, 9 * BLOCK_FRAMES, 0.2), 10, 160, 0.5, self_made=0.4), Part(SHORT, 51, 768, 0.5)),
+        2, 0.3, 0.8, 0.01,
+    ),
+    "distill": Stage((Part(ClipKind(8, 8 * BLOCK_FRAMES, 0.3), 6, 96),), 4, 0.3, 0.25, 0.01),
+}  # fmt: skip
 ROWS = 800
 APART = 7919
 """Between the seeds of ranks."""
@@ -129,20 +147,31 @@ class Training:
         dtype = torch.bfloat16 if cuda else torch.float32
         encoder = load_encoder(args.vae, args.text, self.device, dtype, args.encoder_window)
         begin = time.monotonic()
-        self.pools = [self._pool(encoder, portrait) for portrait in (False, True)]
+        self._pools = {
+            (part, portrait): self._pool(encoder, part, portrait)
+            for part in self.stage.parts
+            for portrait in (False, True)
+        }
         took = time.monotonic() - begin
-        made = sum(pool.made for pool in self.pools)
-        self._say(f"dit: {made} clips made in {took:.1f} s, {made * self.stage.kind.pictures / took:.0f} pictures/s")
+        made = sum(pool.made * part.kind.pictures for (part, _), pool in self._pools.items())
+        self._say(f"dit: {self.clips_made} clips made in {took:.1f} s, {made / took:.0f} pictures/s")
         self._dice = random.Random(self.steps_total)  # the same for all ranks, so that none waits for another
         self.clock = Clock(seconds, args.stage_seconds, spent)
 
-    def _pool(self, encoder: Encoder, portrait: bool) -> Pool:
-        args, part = self.args, PORTRAIT_SHARE if portrait else 1 - PORTRAIT_SHARE
+    def _pool(self, encoder: Encoder, part: Part, portrait: bool) -> Pool:
+        args, share = self.args, part.share * (PORTRAIT_SHARE if portrait else 1 - PORTRAIT_SHARE)
+        start = part.start_clips * args.scale * share / part.share
         return latent_pool(
-            self.stage.kind, encoder, self.net.encode_text, chunk=args.pool_chunk, capacity=int(args.pool * part),
-            start=max(args.pool_chunk, int(self.stage.start_clips * args.scale * part)), share=args.share * part,
-            seed=1000 + self.steps_total + portrait + APART * self.ranks.rank, device=self.device, portrait=portrait,
+            part.kind, encoder, self.net.encode_text, chunk=args.pool_chunk, capacity=int(args.pool * share),
+            start=max(args.pool_chunk, int(start)), share=args.share * share,
+            seed=1000 + self.steps_total + portrait + 2 * self.stage.parts.index(part) + APART * self.ranks.rank,
+            device=self.device, portrait=portrait,
         )  # fmt: skip
+
+    @property
+    def clips_made(self) -> int:
+        """Clips in the pools and those that have left them."""
+        return sum(pool.made for pool in self._pools.values())
 
     def _restore(self, state: dict[str, Any]) -> float:
         """Take over the weights; counts and spent seconds only when the stage is the same."""
@@ -190,17 +219,21 @@ class Training:
         kept = {"stage": self.name, "steps": self.steps_total, "config": CONFIG}
         (self.args.out / self.name / "dit.json").write_text(json.dumps(kept))
 
-    def draw(self, clips: int) -> Batch:
-        """Return random clips, all of them upright or none."""
-        return Batch(*self.pools[self._dice.random() < PORTRAIT_SHARE].draw(clips))
+    def draw(self, part: Part, clips: int) -> Batch:
+        """Return random clips of a part, all of them upright or none."""
+        return Batch(*self._pools[part, self._dice.random() < PORTRAIT_SHARE].draw(clips))
+
+    def clips(self, part: Part) -> int:
+        """Clips a step."""
+        return max(1, int(part.clips * self.args.scale))
 
     def run(self) -> None:
         """Train until the clock is over, then save and export."""
         losses = self._distill_losses() if self.name == "distill" else self._flow_losses()
-        stage, clock = self.stage, self.clock
+        stage, clock, pools = self.stage, self.clock, self._pools.values()
         next_save, shown = 60.0, [0.0, 0.0, 0.0]
         while True:
-            over, progress, *due = self.ranks.agree([clock.over, clock.progress, *(pool.due for pool in self.pools)])
+            over, progress, *due = self.ranks.agree([clock.over, clock.progress, *(pool.due for pool in pools)])
             if over:
                 break
             loss = next(losses)
@@ -218,9 +251,9 @@ class Training:
                 per_step = (now - shown[2]) / shown[0]
                 self._say(f"dit {self.name}: step {self.step} {now:.0f} s, loss {float(shown[1]) / shown[0]:.4f}, "
                     f"{per_step * 1e3:.0f} ms a step, {self._tflops() / per_step:.0f} TFLOP/s, rate {factor:.3f}, "
-                    f"clips {sum(pool.made for pool in self.pools)}")  # fmt: skip
+                    f"clips {self.clips_made}")  # fmt: skip
                 shown = [0.0, 0.0, now]
-            for pool, wanted in zip(self.pools, due, strict=True):
+            for pool, wanted in zip(pools, due, strict=True):
                 if wanted:
                     pool.add()
             if clock.elapsed > next_save:
@@ -235,25 +268,25 @@ class Training:
         return 6e-12 * weights * self.args.rows * 9 * 16 * self.ranks.count
 
     def _flow_losses(self) -> Any:
-        clips = max(1, int(self.stage.clips * self.args.scale))
         flow = BlockFlow(self.net, self.stage.copies, self.args.rows, self.device)
+        parts, shares = self.stage.parts, [part.share for part in self.stage.parts]
         while True:
-            yield flow.loss(self.draw(clips), self._dice.random() < self.stage.self_made)
+            (part,) = self._dice.choices(parts, shares)
+            yield flow.loss(self.draw(part, self.clips(part)), self._dice.random() < part.self_made)
 
     def _distill_losses(self) -> Any:
         args, copies = self.args, 2 if self.args.guidance != 1.0 else 1
+        (part,) = self.stage.parts
         frozen = copy.deepcopy(self.net)
         frozen.load_state_dict(self._teacher_weights())
         frozen.requires_grad_(False)
-        walkers = max(1, args.rows // (copies * self.stage.kind.frames))
+        walkers = max(1, args.rows // (copies * part.kind.frames))
         teacher = Teacher(frozen, args.passes, args.guidance, args.rows, self.device)
-        clips = max(1, int(self.stage.clips * args.scale))
-        student = Student(self.net, clips, args.passes, args.rows, self.device)
-        self._say(
-            f"dit distill: {walkers} clips a walk, {clips} a step, guidance {args.guidance}, {args.passes} passes"
-        )
+        student = Student(self.net, self.clips(part), args.passes, args.rows, self.device)
+        self._say(f"dit distill: {walkers} clips a walk, {self.clips(part)} a step, guidance {args.guidance}, "
+            f"{args.passes} passes")  # fmt: skip
         while True:
-            batch = self.draw(walkers)
+            batch = self.draw(part, walkers)
             walks: Walks | None = None
             for _ in range(2):
                 walks = teacher.walk(batch, None if walks is None else walks.points[-1])

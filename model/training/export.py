@@ -16,16 +16,11 @@ import torch
 from model.training.clips import HEIGHT, LENGTH_WEIGHTS, RATE_HZ, WIDTH
 from model.training.distill import SUBSTEPS, euler_sigmas, opening_points
 from model.training.dit import BLOCK_FRAMES
-from model.training.flow import SHIFT, WINDOW_BLOCKS
+from model.training.flow import PLAIN_TIMESTEPS, SHIFT, WINDOW_BLOCKS
 from model.training.runs import read_shards, say
 from model.training.text import MAX_TOKENS
 
 LIMIT_BYTES = 40 * 2**20
-
-
-PLAIN_TIMESTEPS = (1000, 880, 500)
-"""Of weights that were not distilled, with the Adams-Bashforth sampler: by eye and by `benchmarks.quality`, three
-passes do as well as four."""
 
 
 def timesteps(passes: int) -> list[int]:

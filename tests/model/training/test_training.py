@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from model.training.clips import ClipKind, Encoder, draw_lengths
 from model.training.distill import Student, Teacher, euler_sigmas, opening_points, usual_points
-from model.training.flow import Batch, BlockFlow, Net, Placed
+from model.training.flow import ASKED_SHARE, PLAIN_TIMESTEPS, Batch, BlockFlow, Net, Placed, sample_sigma
 from model.training.layout import clip_layout
 from model.training.optim import Average, Muon, orthogonalise, warm_flat_linear
 from model.training.rows import initialise
@@ -111,6 +111,18 @@ def test_rows_share_noise_by_block_and_know_their_caption() -> None:
     assert at.group[12:18].tolist() == [9, 10, 10, 10, 11, 11]
     assert len(set(at.group[:12].tolist())) == 6
     assert at.past.tolist() == [0, 1, 2, 3, 6, 7, 8, 9, 12, 13, 14, 15]
+
+
+def test_noise_levels_are_mostly_those_at_which_a_stream_asks() -> None:
+    torch.manual_seed(0)
+    sigma = sample_sigma(20_000, torch.device("cpu"))
+    assert 0 < sigma.min()
+    assert sigma.max() == 1.0
+    near = (sigma[:, None] * 1000 - torch.tensor(PLAIN_TIMESTEPS)).abs() <= 30
+    by_level = near.float().mean(0)
+    assert (by_level > ASKED_SHARE / 3).all(), "each of them gets its part"
+    assert near.any(1).float().mean() < 0.7, "and the levels between are not forgotten"
+    assert (sigma < 0.4).float().mean() > 0.05
 
 
 def test_drawn_lengths_fill_the_clip_and_start_like_a_picture_sometimes() -> None:
