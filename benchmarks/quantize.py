@@ -38,6 +38,7 @@ from model.transformer import SanaVideoTransformer3DModel
 BASELINE = "bf16"
 MIB = 1 << 20
 TEXT_TOKENS = 300
+PATIENCE_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -237,9 +238,9 @@ def tensor_bytes(tensor: Any) -> int:
 
 
 def timed(work: Callable[[], Any], device: torch.device, rounds: int) -> float:
-    """Median milliseconds, after two calls that warm up."""
-    times = []
-    for _ in range(2 + rounds):
+    """Median milliseconds, after two calls that warm up; of fewer rounds when they take longer than `PATIENCE_S`."""
+    times: list[float] = []
+    while len(times) < 2 + rounds and (len(times) < 3 or sum(times[2:]) < 1e3 * PATIENCE_S):
         synchronize(device)
         start = time.perf_counter()
         work()
