@@ -46,6 +46,18 @@ class Files(StaticFiles):
             await problems.Problem(404, "not-found", "nothing is here").response(None)(scope, receive, send)
 
 
+class Head:
+    """ASGI middleware: HEAD is answered as GET is; the server below leaves out the body (RFC 9110, 9.3.2)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        await self._app(scope, receive, send)
+
+
 class Stamp:
     """ASGI middleware: a request id for problems and logs, and the headers every answer carries."""
 
@@ -76,6 +88,7 @@ def create_app(settings: Settings, sessions: Sessions, engine: Engine, clips: Cl
     app = FastAPI(title="Streamer", version="1", docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json")
     app.state.streamer = State(settings, sessions, engine, clips)
     problems.install(app)
+    app.add_middleware(Head)
     app.add_middleware(BodyLimit)
     app.add_middleware(OriginCheck, settings=settings)
     if settings.origins:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StrictFloat,
@@ -17,7 +18,29 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-Number = StrictInt | StrictFloat
+
+def _alternatives(kind: str, said: str) -> WrapValidator:
+    """One message for a union: pydantic's own names the alternatives one by one, in the field's name too."""
+
+    def checked(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return validate(value)
+        except ValidationError:
+            raise PydanticCustomError(kind, said) from None
+
+    return WrapValidator(checked)
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise PydanticCustomError("number_type", "must be a number")
+    return value
+
+
+Number = Annotated[StrictInt | StrictFloat, _alternatives("number_type", "must be a number")]
+TextNumber = Annotated[float, BeforeValidator(_no_bool)]
+"""A number, or one as text."""
+TextInt = Annotated[int, BeforeValidator(_no_bool)]
 
 
 class Body(BaseModel):
@@ -63,29 +86,23 @@ class VideoBody(Body):
 
     prompt: StrictStr | None = None
     model: Annotated[StrictStr | None, Field(description="the checkpoint's name, or nothing")] = None
-    seconds: float | None = None
+    seconds: TextNumber | None = None
     size: Annotated[StrictStr | None, Field(description="WIDTHxHEIGHT in pixels")] = None
-    seed: int | None = None
+    seed: TextInt | None = None
     negative_prompt: StrictStr | None = None
-    guidance_scale: float | None = None
-    steps: int | None = None
-    motion_score: int | None = None
+    guidance_scale: TextNumber | None = None
+    steps: TextInt | None = None
+    motion_score: TextInt | None = None
     loras: list[LoraWeight] | None = None
     input_reference: Annotated[
         StrictStr | ImageReference | None,
+        _alternatives("picture_type", 'must be a data URL, or {"image_url": a data URL}'),
         Field(description="picture to start from: a data URL, or a form's file"),
     ] = None
 
 
 class InSeconds(Body):
     in_s: Number
-
-
-def _moment(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
-    try:
-        return validate(value)
-    except ValidationError:  # names the alternatives one by one, not what may be said
-        raise PydanticCustomError("at_unknown", 'must be "now" or {"in_s": seconds}') from None
 
 
 class SteerBody(Body):
@@ -96,4 +113,7 @@ class SteerBody(Body):
     negative_prompt: StrictStr | None = None
     guidance_scale: Number | None = None
     loras: list[LoraWeight] | None = None
-    at: Annotated[Literal["now"] | InSeconds, WrapValidator(_moment)] = "now"
+    at: Annotated[
+        Literal["now"] | InSeconds,
+        _alternatives("at_unknown", 'must be "now" or {"in_s": seconds}'),
+    ] = "now"

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from streamer.api.auth import bearer, may_control, refusal
 from streamer.api.bodies import SteerBody
-from streamer.api.problems import Problem, from_session
-from streamer.api.sockets import converse, parse, session_at
+from streamer.api.problems import Problem, from_fault, from_session
+from streamer.api.sockets import converse, parse, session_at, tell
 from streamer.api.state import state_of
 from streamer.api.steers import steer
 from streamer.session.errors import SessionError, TooMany
@@ -55,27 +55,37 @@ async def _listen(socket: WebSocket, session: Session) -> None:
                 else:
                     raise Problem(400, "message-unknown", f"no message {kind!r} is taken here", field="type")
             except Problem as problem:
-                await socket.send_json({"type": "error", "data": problem.body(None)})
+                await tell(socket, {"type": "error", "data": problem.body(None)})
             except KeyError:  # a binary message
                 continue
 
 
 async def _steer(socket: WebSocket, session: Session, message: dict[str, object], token: str | None) -> None:
     """Answer `{"type": "steer.accepted", "ref": …}`, or an error with the same `ref`."""
-    ref = message.pop("ref", None)
+    ref = None
     try:
+        ref = _ref(message)
         if not may_control(socket, state_of(socket).settings, session, token):
             raise refusal(token)
         state_of(socket).rates.count(socket, session)
         accepted = steer(session, SteerBody.model_validate_json(json.dumps(message)), "socket")
-        await socket.send_json({"type": "steer.accepted", "ref": ref, "data": accepted})
+        await tell(socket, {"type": "steer.accepted", "ref": ref, "data": accepted})
     except SessionError as error:
-        await socket.send_json({"type": "error", "ref": ref, "data": from_session(error).body(None)})
+        await tell(socket, {"type": "error", "ref": ref, "data": from_session(error).body(None)})
     except Problem as problem:
-        await socket.send_json({"type": "error", "ref": ref, "data": problem.body(None)})
+        await tell(socket, {"type": "error", "ref": ref, "data": problem.body(None)})
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        code = "unknown-field" if first["type"] == "extra_forbidden" else "field-invalid"
-        told = Problem(422, code, f"{field}: {first['msg']}", field=field).body(None)
-        await socket.send_json({"type": "error", "ref": ref, "data": told})
+        await tell(socket, {"type": "error", "ref": ref, "data": from_fault(first, first["loc"]).body(None)})
+
+
+def _ref(message: dict[str, object]) -> object:
+    """What the answer carries back. Raises `Problem` for what Python reads as JSON and no browser does."""
+    ref = message.pop("ref", None)
+    try:
+        json.dumps(ref, allow_nan=False)
+    except ValueError as error:
+        raise Problem(
+            422, "field-invalid", "ref: must be JSON, which has no NaN and no Infinity", field="ref"
+        ) from error
+    return ref

@@ -50,7 +50,9 @@ async def asked(
     try:
         return kind.model_validate(given), content
     except ValidationError as error:
-        raise RequestValidationError(error.errors()) from error
+        # As FastAPI names the place, so that a field may be called `body` or `query`.
+        wrong = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
+        raise RequestValidationError(wrong) from error
 
 
 async def _form(request: Request, file: str, most: int) -> tuple[dict[str, str], bytes | None]:
@@ -78,7 +80,7 @@ def _json(text: str) -> Any:
     """A number or object as it would stand in JSON; whatever else stays text, and is refused as such."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

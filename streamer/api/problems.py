@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -78,7 +79,11 @@ def from_session(error: SessionError) -> Problem:
 def from_validation(error: RequestValidationError | WebSocketRequestValidationError) -> Problem:
     """The first thing wrong with a request's parts, by its field."""
     first = error.errors()[0]
-    where = first["loc"][first["loc"][:1] in (("body",), ("query",), ("path",), ("header",)) :]
+    return from_fault(first, first["loc"][first["loc"][:1] in (("body",), ("query",), ("path",), ("header",)) :])
+
+
+def from_fault(first: Mapping[str, Any], where: Sequence[int | str]) -> Problem:
+    """What pydantic found wrong at a place of the body."""
     place = [str(part) for part in where]
     field = ".".join(place) or None
     kind = first["type"]
@@ -87,6 +92,8 @@ def from_validation(error: RequestValidationError | WebSocketRequestValidationEr
         return Problem(422, "unknown-field", f"there is no field {field!r} here", field=field)
     if kind == "json_invalid":
         return Problem(400, "json-malformed", f"the body is not JSON: {first.get('ctx', {}).get('error', '')}")
+    if kind == "string_unicode" and field is None:
+        return Problem(422, "unknown-field", "a field's name is not Unicode")
     if field is None:
         return Problem(422, "body-missing", "a JSON object is expected in the body, as application/json")
     code = "field-missing" if kind == "missing" else "field-invalid"
@@ -118,6 +125,10 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def on_http_error(request: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == 400 and isinstance(error.__cause__, ValueError | RecursionError):
+            # FastAPI's own words for JSON that the parser gave up on: nested too deep, a number of too many digits.
+            malformed = Problem(400, "json-malformed", f"the body is not JSON: {error.__cause__}")
+            return malformed.response(request_id(request))
         phrase = HTTPStatus(error.status_code).phrase
         problem = Problem(error.status_code, phrase.lower().replace(" ", "-"), str(error.detail or phrase))
         answer = problem.response(request_id(request))

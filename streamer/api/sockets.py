@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from fastapi import WebSocket, WebSocketDisconnect
@@ -52,6 +52,11 @@ async def converse(socket: WebSocket, session: Session, *parts: Coroutine[Any, A
     reason = (session.reason or "the stream has ended").encode()[:MAX_REASON_BYTES].decode(errors="ignore")
     with contextlib.suppress(RuntimeError, WebSocketDisconnect):  # the viewer may have left first
         await socket.close(ENDED, reason)
+
+
+async def tell(socket: WebSocket, message: Mapping[str, Any]) -> None:
+    """Send JSON, in ASCII: what came from a viewer may hold lone surrogates, which UTF-8 can't."""
+    await socket.send_text(json.dumps(message))
 
 
 def parse(text: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import contextlib
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from streamer.api.problems import Problem
-from streamer.api.sockets import converse, parse, session_at
+from streamer.api.sockets import converse, parse, session_at, tell
 from streamer.media.hub import HubClosedError, HubFullError
 from streamer.media.mse import MseViewer
 from streamer.session.session import Session
@@ -50,14 +50,14 @@ async def _send(socket: WebSocket, session: Session, viewer: MseViewer) -> None:
         "height": session.height,
     }
     with contextlib.suppress(WebSocketDisconnect, RuntimeError):
-        await socket.send_json(hello)
+        await tell(socket, hello)
         skipped = viewer.skipped
         async for data in viewer:
             if viewer.skipped != skipped:
                 skipped = viewer.skipped
                 tick, picture = session.tick, session.picture
                 told = {"type": "viewer.skipped", "tick": tick, "picture": picture, "data": {"pictures": skipped}}
-                await socket.send_json(told)
+                await tell(socket, told)
             await socket.send_bytes(data)
 
 
@@ -67,7 +67,7 @@ async def _listen(socket: WebSocket, viewer: MseViewer) -> None:
             try:
                 message = parse(await socket.receive_text())
             except Problem as problem:
-                await socket.send_json({"type": "error", "data": problem.body(None)})
+                await tell(socket, {"type": "error", "data": problem.body(None)})
                 continue
             except KeyError:  # a binary message
                 continue

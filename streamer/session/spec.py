@@ -181,7 +181,8 @@ def number(field: str, value: Any, low: float, high: float) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         raise Invalid(f"{field} must be a number", code="out-of-range", field=field, limit=[low, high])
     if not low <= value <= high:
-        message = f"{field} must be {low:g} to {high:g}"
+        shown = [f"{limit:g}" if isinstance(limit, float) else str(limit) for limit in (low, high)]
+        message = f"{field} must be {' to '.join(shown)}"
         raise Invalid(message, code="out-of-range", field=field, limit=[low, high])
     return value
 

@@ -28,8 +28,19 @@ BAD = [
     ("a seed of many digits", STREAMS, {"prompt": "sea", "seed": 10**400}, 422, "out-of-range", "seed", ...),
     ("negative seed", STREAMS, {"prompt": "sea", "seed": -1}, 422, "out-of-range", "seed", [0, 2**64 - 1]),
     ("rate above the model's", STREAMS, {"prompt": "sea", "rate_hz": 240}, 422, "rate-unsupported", "rate_hz", ...),
+    ("a rate that is no number", STREAMS, {"prompt": "sea", "rate_hz": "4"}, 422, "field-invalid", "rate_hz", None),
+    ("unknown field of a telling name", STREAMS, {"prompt": "sea", "body": 1}, 422, "unknown-field", "body", None),
     ("unknown idle rule", STREAMS, {"prompt": "sea", "idle": "never"}, 422, "field-invalid", "idle", ...),
     ("a log that is none", STREAMS, {"log": "hello"}, 422, "log-malformed", ..., None),
+    (
+        "an adapter's weight that is none",
+        STEERS,
+        {"prompt": "sea", "loras": [{"name": "ink", "weight": "1"}]},
+        422,
+        "field-invalid",
+        "loras.0.weight",
+        None,
+    ),
     ("empty steer", STEERS, {"prompt": ""}, 422, "prompt-empty", "prompt", None),
     ("steer without prompt", STEERS, {}, 422, "field-missing", "prompt", None),
     ("steer with an unknown field", STEERS, {"prompt": "sea", "blend": 2}, 422, "unknown-field", "blend", None),
@@ -75,9 +86,52 @@ async def test_over_long_prompt_names_the_limit(http: httpx.AsyncClient, path: s
     assert (told["field"], told["limit"]) == ("prompt", limit)
 
 
-async def test_body_that_is_no_json(http: httpx.AsyncClient) -> None:
-    answer = await http.post(STREAMS, content=b"{", headers={"content-type": "application/json"})
+@pytest.mark.parametrize("path", [STREAMS, STEERS])
+@pytest.mark.parametrize("body", [b"{", b"[" * 100_000, b'{"prompt": "sea", "motion_score": ' + b"9" * 5000 + b"}"])
+async def test_body_that_is_no_json(http: httpx.AsyncClient, path: str, body: bytes) -> None:
+    answer = await http.post(path, content=body, headers={"content-type": "application/json"})
     problem(answer, 400, "json-malformed")
+
+
+async def test_the_largest_seed_is_written_out(http: httpx.AsyncClient) -> None:
+    answer = await http.post(STREAMS, json={"prompt": "sea", "seed": 2**64})
+    assert problem(answer, 422, "out-of-range")["detail"] == f"seed must be 0 to {2**64 - 1}"
+
+
+async def test_a_name_that_is_no_text(http: httpx.AsyncClient) -> None:
+    headers = {"content-type": "application/json"}
+    problem(
+        await http.post(STEERS, content=rb'{"prompt": "sea", "\ud800": 1}', headers=headers), 422, "unknown-field"
+    )
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/v1/model", "/v1/streams/main", "/v1/streams/main/log"])
+async def test_head_answers_as_get_does(http: httpx.AsyncClient, path: str) -> None:
+    """Uptime monitors and link previews ask this way."""
+    asked = await http.head(path)
+    assert (asked.status_code, asked.content) == (200, b"")
+    assert asked.headers["content-type"] == (await http.get(path)).headers["content-type"]
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "field", "ref"),
+    [
+        (r'{"type": "steer", "ref": 1}', "field-missing", "prompt", 1),
+        (r'{"type": "steer", "ref": 1, "prompt": "a", "guidance_scale": "2"}', "field-invalid", "guidance_scale", 1),
+        (r'{"type": "steer", "ref": "\ud800", "prompt": ""}', "prompt-empty", "prompt", "\ud800"),
+        (r'{"type": "steer", "ref": NaN, "prompt": "a"}', "field-invalid", "ref", None),
+        (r'{"type": "steer", "ref": [1e999], "prompt": "a"}', "field-invalid", "ref", None),
+    ],
+)
+async def test_a_bad_steer_over_the_socket_is_answered(
+    server: Server, message: str, code: str, field: str, ref: object
+) -> None:
+    async with connect(f"{server.url}/v1/streams/main/events".replace("http", "ws")) as socket:
+        await socket.send(message)
+        async with asyncio.timeout(20):
+            while (told := json.loads(await socket.recv()))["type"] != "error":
+                pass
+    assert (told["data"]["code"], told["data"]["field"], told["ref"]) == (code, field, ref)
 
 
 @pytest.mark.parametrize(

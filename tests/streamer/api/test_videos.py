@@ -134,6 +134,10 @@ async def test_a_clip_under_way_is_not_ready_and_can_be_cancelled(http: httpx.As
         ({"size": "large"}, "size-unsupported", "size"),
         ({"seed": -1}, "out-of-range", "seed"),
         ({"seed": 1.5}, "field-invalid", "seed"),
+        ({"seed": True}, "field-invalid", "seed"),
+        ({"seconds": True}, "field-invalid", "seconds"),
+        ({"input_reference": 7}, "field-invalid", "input_reference"),
+        ({"query": 7}, "unknown-field", "query"),
         ({"steps": 101}, "out-of-range", "steps"),
         ({"guidance_scale": 51}, "out-of-range", "guidance_scale"),
         ({"motion_score": 101}, "out-of-range", "motion_score"),
@@ -170,6 +174,8 @@ async def test_bodies_that_are_none_are_refused(http: httpx.AsyncClient) -> None
     assert await refused(files=too_many) == (400, "form-malformed")
     assert await refused(json=ASK, headers={"Origin": "https://elsewhere.example"}) == (403, "origin-refused")
     assert (await http.get("/v1/videos/vid_0")).json()["code"] == "video-unknown"
+    deep = await http.post("/v1/videos", files={"prompt": (None, "the sea"), "loras": (None, "[" * 100_000)})
+    assert (deep.status_code, deep.json()["code"], deep.json()["field"]) == (422, "field-invalid", "loras")
     assert (await http.get("/v1/videos", params={"limit": 0})).json()["field"] == "limit"
 
 
