@@ -5,10 +5,17 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from playwright.async_api import expect
 from viewer import PHONE, Opener
 
 MODULES = Path(__file__).resolve().parents[2] / "clients" / "web" / "js"
+LONG_FIGURES = """() => {
+  for (const [id, text] of [["uptime", "1:02:33"], ["viewers", "12 viewers"], ["slower", "12 Hz"]])
+    Object.assign(document.getElementById(id), { textContent: text, hidden: false });
+  const box = (id) => document.getElementById(id).getBoundingClientRect();
+  return [document.documentElement.scrollWidth, box("sheet-open").right, box("ring").bottom].map(Math.round);
+}"""
 SMALL = """() => [...document.querySelectorAll("button, a, input")]
   .filter((e) => e.offsetParent && !e.closest("dialog") && getComputedStyle(e).visibility === "visible")
   .map((e) => [e.id || e.textContent.trim(), e.getBoundingClientRect()])
@@ -29,6 +36,16 @@ async def test_a_phone_shows_everything_without_scrolling_sideways(view: Opener)
     assert tops[0] == 0
     await page.locator(".pad", has_text="mountains").tap()
     await viewer.flag("mountains", "shown")
+
+
+@pytest.mark.parametrize("width", [390, 320])
+async def test_a_long_line_of_figures_does_not_widen_a_phone(view: Opener, width: int) -> None:
+    """A wider page is zoomed out by the phone, and what is fixed to its bottom is cut off."""
+    viewer = await view("/", size={"width": width, "height": 700}, touch=True)
+    wide, keys, ring = await viewer.page.evaluate(LONG_FIGURES)
+    assert wide == width
+    assert keys <= width
+    assert ring <= 700
 
 
 async def test_targets_on_a_desk_are_large_enough(view: Opener) -> None:
