@@ -54,6 +54,21 @@ async def test_stays_with_the_websocket_where_webrtc_gives_nothing(view: Opener)
     await expect(viewer.page.locator("#video-ws")).to_have_class("on")
 
 
+async def test_a_first_visit_asks_for_nothing_that_is_not_there(
+    view: Opener, server: Server, api: httpx.AsyncClient
+) -> None:
+    """Whoever opens the console sees no error: the stream has no poster before its first picture."""
+    made = (await api.post("/streams", json={"prompt": "the sea", "idle": "end"})).json()
+    viewer = await view("/healthz", state="")
+    missing: list[str] = []
+    viewer.page.on("response", lambda answer: missing.append(answer.url) if answer.status >= 400 else None)
+    await viewer.page.goto(f"{server.url}/s/{made['id']}")
+    await viewer.state("live")
+    await viewer.plays(8)
+    assert missing == []
+    await api.delete(f"/streams/{made['id']}")
+
+
 async def test_a_second_tab_joins(view: Opener, api: httpx.AsyncClient) -> None:
     first = await view("/")
     second = await view("/")

@@ -41,7 +41,7 @@ class Page {
     this.album = new Album();
     const videos = { ws: $("#video-ws"), rtc: $("#video-rtc") };
     this.feed = new Feed(this.api, this.clock, videos, query.get("transport"));
-    this.stage = new Stage(this.feed, `${this.api.path}/poster.jpg`);
+    this.stage = new Stage(this.feed);
     this.events = new Events(this.api, (event) => this.#heard(event), () => {});
     this.attachment = new Attachment(this.api, this.feed, this.events);
     this.timeline = new Timeline($("#timeline"), this.clock, this.steers);
@@ -115,6 +115,7 @@ class Page {
     this.stage.size(stream.size);
     if (this.#stream === stream.id) return;
     if (this.#stream) this.#forget();
+    else if (stream.picture >= 0) this.stage.poster(`${this.api.path}/poster.jpg`);
     this.#stream = stream.id;
     document.title = id === "main" ? "Live" : `Live · ${stream.prompt}`;
     $("#name").textContent = id === "main" ? "main" : id.slice(0, 10);

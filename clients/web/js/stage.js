@@ -11,8 +11,8 @@ const PULSE_EVERY_MS = 400;
 export class Stage {
   #pulsed = 0;
 
-  /** @param {import("./feed.js").Feed} feed @param {string} poster address of the stream's last picture */
-  constructor(feed, poster) {
+  /** @param {import("./feed.js").Feed} feed */
+  constructor(feed) {
     this.feed = feed;
     this.root = /** @type {HTMLElement} */ ($("#stage"));
     this.frame = /** @type {HTMLElement} */ ($("#frame"));
@@ -20,7 +20,6 @@ export class Stage {
     this.light = /** @type {HTMLCanvasElement} */ ($("#light"));
     this.edge = /** @type {HTMLElement} */ ($("#edge"));
     feed.onfreeze = (video) => draw(video, this.last);
-    this.#await(poster);
     setInterval(() => this.#shine(), LIGHT_MS);
   }
 
@@ -92,13 +91,13 @@ export class Stage {
     document.documentElement.style.setProperty("--glow", `hsl(${hue.toFixed(0)} ${strength.toFixed(0)}% 62%)`);
   }
 
-  /** Something to look at until the first picture. @param {string} poster */
-  #await(poster) {
+  /** Something to look at until the first picture. @param {string} address of the stream's last one */
+  poster(address) {
     const image = new Image();
     image.onload = () => {
       if (this.feed.pictures) return;
       this.last.getContext("2d")?.drawImage(image, 0, 0, this.last.width, this.last.height);
     };
-    image.src = poster;
+    image.src = address;
   }
 }
