@@ -58,6 +58,13 @@ async def test_the_filmstrip_fills_with_stills(view: Opener) -> None:
     chosen = viewer.page.locator('.block[aria-selected="true"]')
     await expect(chosen).to_have_attribute("aria-label", re.compile(r"^Block \d+, \d+:\d\d, .+"))
     await expect(viewer.page.locator("#preview")).to_be_visible()
+    await viewer.page.keyboard.press("Escape")
+    await expect(viewer.page.locator("#preview")).to_be_hidden()
+    await viewer.page.keyboard.press("ArrowLeft")
+    await expect(viewer.page.locator("#preview")).to_be_visible()
+    for _ in range(3):
+        await viewer.page.keyboard.press("ArrowRight")
+    await expect(viewer.page.locator("#preview")).to_be_hidden()
 
 
 async def test_another_viewers_steer_shows_here_too(view: Opener, api: httpx.AsyncClient) -> None:
@@ -118,6 +125,7 @@ async def test_a_pad_dragged_to_the_timeline_is_a_cue_that_escape_takes_back(
 ) -> None:
     viewer = await view("/")
     await viewer.plays(8)
+    before = await viewer.page.locator("#prompt").input_value()
     pad = await viewer.page.locator(".pad", has_text="mountains").bounding_box()
     line = await viewer.page.locator("#timeline").bounding_box()
     assert pad
@@ -134,6 +142,7 @@ async def test_a_pad_dragged_to_the_timeline_is_a_cue_that_escape_takes_back(
     await viewer.page.keyboard.press("Escape")
     await viewer.flag("mountains", "cancelled")
     assert (await steers(api))[-1]["status"] == "cancelled"
+    await expect(viewer.page.locator("#prompt")).to_have_value(before)  # nor would a slider ask for it again
 
 
 async def test_who_may_not_steer_only_watches(view: Opener) -> None:

@@ -116,6 +116,9 @@ async def test_a_stream_that_is_over_is_gone_and_can_be_replayed(view: Opener, a
     await viewer.state("gone")
     card = viewer.page.locator("#card")
     await expect(card).to_contain_text("ended by request")
+    width, height = (int(side) for side in made["size"].split("x"))
+    last = await viewer.page.evaluate("(({width, height}) => [width, height])(document.querySelector('#last'))")
+    assert last[0] * height == last[1] * width  # the last picture stays as it was, nothing cut off
     await expect(card.get_by_role("button")).to_have_text(["Continue", "Replay", "New"])
     await card.get_by_role("button", name="Replay").click()
     await viewer.page.wait_for_url(lambda url: "/s/str_" in url and made["id"] not in url)

@@ -193,7 +193,7 @@ class Page {
   #act(what) {
     if (what === "go") return this.deck.go();
     if (what === "prompt") this.deck.field.focus();
-    else if (what === "cancel") this.deck.cancel();
+    else if (what === "cancel") this.timeline.leave() || this.deck.cancel();
     else if (what === "safe") this.attachment.model && this.deck.field.to.send(this.attachment.model.prompt);
     else if (what === "picture") this.picture.choose();
     else if (what === "hide") document.body.classList.toggle("bare");

@@ -19,8 +19,10 @@ const MINE_KEPT = 9;
 export class Deck {
   /** @type {Record<string, import("./api.js").VocabularyEntry[]>} */
   #vocabulary = {};
-  /** What was asked for last. */
+  /** What was asked for last, and may still come. */
   #prompt = "";
+  /** What is on screen. */
+  #shown = "";
   /** Words that the checkpoint knows beside its vocabulary; set them first. @type {string[]} */
   knownWords = [];
   /** @type {Armed | null} */
@@ -73,7 +75,7 @@ export class Deck {
     this.pads.shown = seen;
     this.pads.asked = seen;
     this.pads.mark();
-    this.#prompt = prompts.at(-1) ?? "";
+    this.#prompt = this.#shown = prompts.at(-1) ?? "";
     this.field.show(this.#prompt);
   }
 
@@ -89,6 +91,7 @@ export class Deck {
   shown(steer) {
     this.pads.shown = apply(this.pads.shown, steer.prompt, this.#vocabulary);
     this.pads.mark();
+    this.#shown = steer.prompt;
   }
 
   /** One that won't come: what is asked for is what is on, and what is still open. */
@@ -96,8 +99,8 @@ export class Deck {
     const open = this.steers.open.map((steer) => steer.prompt);
     this.pads.asked = open.reduce((before, prompt) => apply(before, prompt, this.#vocabulary), this.pads.shown);
     this.pads.mark();
-    if (!open.length) return;
-    this.field.show(open.at(-1) ?? "");
+    this.#prompt = open.at(-1) ?? this.#shown;
+    this.field.show(this.#prompt);
   }
 
   /** A still belongs to every value on screen. @param {HTMLCanvasElement} canvas @param {string} prompt */

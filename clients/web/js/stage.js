@@ -7,6 +7,8 @@ import { draw } from "./stills.js";
 
 const LIGHT_MS = 500;
 const PULSE_EVERY_MS = 400;
+/** Longer side of the last picture, which stays when the video is gone. */
+const LAST_PX = 512;
 
 export class Stage {
   #pulsed = 0;
@@ -28,6 +30,10 @@ export class Stage {
     const [width, height] = size.split("x").map(Number);
     this.frame.style.setProperty("--ratio", String(width / height));
     this.root.style.setProperty("--ratio", String(width / height));
+    const scale = LAST_PX / Math.max(width, height);
+    const [w, h] = [Math.round(width * scale), Math.round(height * scale)];
+    if (this.last.width === w && this.last.height === h) return; // to set them would empty it
+    [this.last.width, this.last.height] = [w, h];
   }
 
   /** The prompt names the picture for those who can't see it. @param {string} prompt */

@@ -46,6 +46,8 @@ export class Timeline {
     this.flags = new Flags(this.strip, steers, clock);
     /** @type {Block | null} */
     this.chosen = null;
+    /** By keys: it stays when the pointer is elsewhere. */
+    this.stepped = false;
     /** A still was taken. @type {(block: Block) => void} */
     this.onstill = () => {};
     new ResizeObserver(() => this.#measure()).observe(root);
@@ -159,12 +161,20 @@ export class Timeline {
     this.ghost.dataset.text = ahead ? `+${ahead.toFixed(1)} s` : "now";
   }
 
-  /** @param {number} by how many blocks to go from the chosen one; from NOW at first */
+  /** @param {number} by how many blocks to go from the chosen one; from NOW at first, and past the newest back to it */
   step(by) {
     const seen = [...this.#blocks.values()].filter((block) => block.still).sort((a, b) => a.first - b.first);
     if (!seen.length) return;
     const from = this.chosen ? seen.indexOf(this.chosen) : seen.length;
-    this.choose(seen[clamp(from + by, 0, seen.length - 1)]);
+    this.choose(seen[Math.max(0, from + by)] ?? null);
+    this.stepped = Boolean(this.chosen);
+  }
+
+  /** Back to NOW. @returns {boolean} whether keys had led elsewhere */
+  leave() {
+    const led = this.stepped;
+    if (led) this.choose(null);
+    return led;
   }
 
   /** @param {Block | null} block */
@@ -172,6 +182,7 @@ export class Timeline {
     if (block === this.chosen) return;
     this.chosen?.node.setAttribute("aria-selected", "false");
     this.chosen = block;
+    this.stepped = false;
     this.preview.hidden = !block;
     if (!block) return this.root.removeAttribute("aria-activedescendant");
     block.node.setAttribute("aria-selected", "true");
