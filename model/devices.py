@@ -107,11 +107,16 @@ def require_device(name: str) -> torch.device:
     """
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise CheckpointError(f"device {name}: {str(error).splitlines()[0]}") from error
+    except RuntimeError as error:
+        raise CheckpointError(f"device {name}: must be cpu, cuda, cuda:1 or mps") from error
     if device.type not in ("cpu", "cuda", "mps"):
-        raise CheckpointError(f"device {name}: must be cpu, cuda or mps")
+        raise CheckpointError(f"device {name}: must be cpu, cuda, cuda:1 or mps")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise CheckpointError(f"device {name}: this machine has none, or torch is built without it")
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise CheckpointError(f"device {name}: {str(error).splitlines()[0]}") from error
     return device
 
 

@@ -82,8 +82,11 @@ def read_pth(file: Path) -> TorchFile:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = f"it holds {found[1]}, and only tensors are loaded" if found else "damaged, or no PyTorch file"
         raise CheckpointError(f"{file}: {what}") from error
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise CheckpointError(f"{file}: damaged or cut short: {one_line(error)}") from error
+    except (OSError, RuntimeError) as error:
+        # torch's own text goes on to guess at causes.
+        raise CheckpointError(f"{file}: damaged or cut short: {one_line(error).partition('. ')[0]}") from error
+    except Exception as error:  # bytes that are no pickle make its reader fail in any way
+        raise CheckpointError(f"{file}: damaged, or no PyTorch file") from error
     from_trainer = isinstance(content, Mapping) and "generator" in content
     for key in ("generator", "state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
@@ -112,7 +115,10 @@ def config_of(tensors: Mapping[str, Tensor], heads: int | None = None) -> dict[s
     hidden = _shape(tensors, "blocks.0.mlp.depth_conv.conv.weight", 4)[0] // 2
     outputs = _shape(tensors, "final_layer.linear.weight", 2)[0]
     if heads is None and width % HEAD_CHANNELS:
-        raise CheckpointError(f"a width of {width} is not made of heads of {HEAD_CHANNELS}: give num_attention_heads")
+        raise CheckpointError(
+            f"a width of {width} is not made of heads of {HEAD_CHANNELS}: give num_attention_heads "
+            "(streamer check and convert: --heads)"
+        )
     heads = width // HEAD_CHANNELS if heads is None else heads
     if heads < 1 or width % heads or width // heads % 2 or width // heads < 6:
         raise CheckpointError(f"num_attention_heads {heads}: a width of {width} needs even heads of 6 or more each")

@@ -189,12 +189,18 @@ def test_damaged_and_foreign_files_are_refused_in_a_line(tmp_path: Path) -> None
     bare = save_pth(tmp_path / "bare.pth", torch.zeros(3))
     empty = tmp_path / "empty.pth"
     empty.touch()
-    for file in (cut, text, foreign, number, bare, empty):
+    # Opcodes of a pickle that pop what isn't there, or end inside a number.
+    opcodes = [tmp_path / "pops.pth", tmp_path / "ends.pth"]
+    for file, content in zip(opcodes, (b"0.", b"\x80\x02J\x01"), strict=True):
+        file.write_bytes(content)
+    for file in (cut, text, foreign, number, bare, empty, *opcodes):
         with pytest.raises(CheckpointError) as caught:
             load_transformer(file)
         assert str(caught.value).startswith(f"{file}: "), file
         assert "\n" not in str(caught.value)
         assert "weights_only" not in str(caught.value)
+        assert len(str(caught.value)) < len(str(file)) + 120
+        assert not str(caught.value).endswith(": ")
     with pytest.raises(CheckpointError, match="neither"):
         resolve(save_pth(tmp_path / "net.zip", {}))
 

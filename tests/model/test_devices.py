@@ -265,9 +265,22 @@ def test_dtypes_outside_the_rules_are_refused(dtypes: tuple[Any, ...], message: 
         Placement.of("cpu", *dtypes)
 
 
-@pytest.mark.parametrize("name", ["nowhere", "meta", "cuda:99", ""])
-def test_a_device_that_is_not_there_is_named(name: str) -> None:
-    with pytest.raises(CheckpointError, match=f"device {name}: .+"):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere", "must be cpu, cuda, cuda:1 or mps"),
+        ("meta", "must be cpu, cuda, cuda:1 or mps"),
+        ("", "must be cpu, cuda, cuda:1 or mps"),
+        ("cuda:99", ".+"),
+        pytest.param(
+            "mps",
+            "this machine has none",
+            marks=pytest.mark.skipif(torch.backends.mps.is_available(), reason="a Mac"),
+        ),
+    ],
+)
+def test_a_device_that_is_not_there_is_named(name: str, message: str) -> None:
+    with pytest.raises(CheckpointError, match=f"device {name}: {message}"):
         require_device(name)
 
 
