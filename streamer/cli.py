@@ -182,6 +182,10 @@ async def serve_on(listener: socket.socket, settings: Settings) -> int:
     )
     sessions, clips = Sessions(engine, settings), Clips(engine, settings)
 
+    # uvicorn's words for every handshake that was answered with a refusal; who was refused has the problem.
+    refused = "ASGI callable returned without completing handshake."
+    logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg != refused)
+
     class Server(uvicorn.Server):
         @contextmanager
         def capture_signals(self) -> Iterator[None]:

@@ -6,12 +6,14 @@ import asyncio
 import os
 import re
 import signal
+import socket
+from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 from playwright.async_api import expect
-from serving import Server
+from serving import Server, serve
 from viewer import Opener
 
 
@@ -103,9 +105,34 @@ async def test_comes_back_after_the_worker_was_killed(view: Opener, api: httpx.A
     assert workers
     os.kill(workers[0].pid, signal.SIGKILL)
     await viewer.state("reconnecting", within_s=15)
+    await expect(viewer.page.locator("#card")).to_contain_text("It comes back by itself")
     await viewer.state("live", within_s=60)
     await viewer.plays(16)
     assert (await main_stream(api))["picture"] > before
+
+
+async def test_a_server_that_was_killed_and_started_anew_is_seen_warming_up(view: Opener, tiny_model: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    async with serve(tiny_model, "--port", port) as first:
+        viewer = await view("/", url=first.url)
+        await viewer.plays(16)
+        await viewer.page.evaluate(
+            """() => {
+              window.states = [];
+              const look = () => states.push(document.body.dataset.state);
+              new MutationObserver(look).observe(document.body, { attributeFilter: ["data-state"] });
+            }"""
+        )
+        first.process.kill()
+        await viewer.state("reconnecting", within_s=15)
+        async with serve(tiny_model, "--port", port, ready=False):
+            await viewer.state("warming", within_s=15)
+            await viewer.page.locator(".pad", has_text="mountains").click()
+            await expect(viewer.page.locator("#note")).to_contain_text("as soon as it is live")
+            await viewer.state("live", within_s=60)
+            await viewer.flag("mountains", "shown")
+            assert "behind" not in await viewer.page.evaluate("states")  # there was nothing to go back to
 
 
 async def test_a_stream_that_is_over_is_gone_and_can_be_replayed(view: Opener, api: httpx.AsyncClient) -> None:

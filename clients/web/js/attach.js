@@ -228,6 +228,14 @@ export class Attachment {
   #refused(problem) {
     if (problem.status === 410 || problem.status === 4410) return this.#ended(problem.body.reason ?? problem.message, problem);
     if (FULL.includes(problem.code)) this.full(problem);
+    else if (problem.code === "not-ready") this.#doubt(problem);
+  }
+
+  /** The server answered, but not with the stream: it was started anew, or has lost it. @param {unknown} error */
+  #doubt(error) {
+    if (!(error instanceof Problem) || error.status === 0 || this.#looking || this.feed.link === "live") return;
+    this.#find();
+    this.feed.stop();
   }
 
   /** @param {string} reason @param {Problem} [problem] */
@@ -269,11 +277,7 @@ export class Attachment {
       this.onstream(stream);
       if (stream.status === "ended" || stream.status === "failed") this.#ended(stream.reason ?? stream.status);
     } catch (error) {
-      if (error instanceof Problem && this.feed.link !== "live") {
-        if (error.status === 0) return;
-        this.feed.stop();
-        this.#find();
-      }
+      this.#doubt(error);
     }
   }
 
@@ -295,11 +299,15 @@ export class Attachment {
       if (this.#stopped) return;
       if (this.#looking || OVER.includes(this.phase) || document.hidden) continue;
       const search = this.#search;
-      const stream = await this.api.stream().catch(() => null);
-      if (!stream || search !== this.#search) continue;
-      this.stream = stream;
-      this.onstream(stream);
-      this.onchange();
+      try {
+        const stream = await this.api.stream();
+        if (search !== this.#search) continue;
+        this.stream = stream;
+        this.onstream(stream);
+        this.onchange();
+      } catch (error) {
+        if (search === this.#search) this.#doubt(error);
+      }
     }
   }
 

@@ -7,6 +7,8 @@ import { $, clockText, h } from "./dom.js";
 const WORDS_AFTER_MS = 3000;
 const QUIET_CONNECT_MS = 1200;
 const BEHIND_S = 1;
+/** Pictures come at least once a second. */
+const FLOWS_MS = 1500;
 
 /** @type {Record<string, string>} */
 const WORD = {
@@ -53,8 +55,11 @@ export class States {
 
   render() {
     const { attachment } = this;
-    const delayS = this.clock.delay(performance.now());
-    this.#behindFor = delayS > BEHIND_S ? this.#behindFor + 1 : 0;
+    const now = performance.now();
+    const delayS = this.clock.delay(now);
+    // Who gets no pictures at all is not behind, and nothing that can be pressed would help.
+    const flows = now - (this.clock.shown?.at ?? 0) < FLOWS_MS;
+    this.#behindFor = delayS > BEHIND_S && flows ? this.#behindFor + 1 : 0;
     const state = stateOf(attachment, this.#behindFor > 2 ? delayS : 0);
     if (state !== this.#state) {
       this.#state = state;
@@ -114,7 +119,7 @@ export class States {
       return [text, [h("p", {}, text)]];
     }
     if (state === "reconnecting" && ms > WORDS_AFTER_MS) {
-      return ["reconnecting", [h("p", {}, "Lost the picture. It comes back by itself.")]];
+      return ["lost", [h("p", {}, "Lost the picture. It comes back by itself.")]];
     }
     if (state === "paused") return ["paused", [h("p", {}, "Goes on when watched")]];
     if (state === "behind") return ["behind", [button("Back to live", act.live, "primary")]];

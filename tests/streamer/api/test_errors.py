@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from serving import Server
+from serving import Server, serve
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
@@ -251,6 +252,15 @@ async def test_a_socket_to_nowhere_is_404(server: Server) -> None:
         await connect(f"{server.url}/v1/nowhere".replace("http", "ws"))
     assert json.loads(refused.value.response.body or b"")["code"] == "not-found"
     assert refused.value.response.status_code == 404
+
+
+async def test_a_refused_socket_is_no_error_of_the_server(tiny_model: Path) -> None:
+    """A page that waits for the model asks again and again: no line in the log for each."""
+    async with serve(tiny_model, ready=False) as server:
+        with pytest.raises(InvalidStatus):
+            await connect(f"{server.url}/v1/streams/main/video".replace("http", "ws"))
+        await server.line("ready")
+    assert not [line for line in server.output if "ERROR" in line]
 
 
 async def test_malformed_event_number(server: Server) -> None:
