@@ -190,7 +190,11 @@ def load_vae(
     theirs, ours = _vae_classes(folder)
     try:
         vae, found = theirs.from_pretrained(
-            folder, local_files_only=True, torch_dtype=dtype or default_dtype(device), output_loading_info=True
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            torch_dtype=dtype or default_dtype(device),
+            output_loading_info=True,
         )
         for what in ("missing", "unexpected", "mismatched"):
             if names := found[f"{what}_keys"]:

@@ -11,12 +11,15 @@ import difflib
 import inspect
 import re
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import AutoTokenizer, Gemma2Model
+from transformers.utils import logging
 
 from model.stream_config import StreamConfig
 
@@ -57,15 +60,25 @@ class TextEncoder:
 
         Without a config, the folder's `stream.json` (or its defaults). `output_device`: as in the constructor;
         `loading`: further arguments of transformers' `from_pretrained`, e.g. quantization_config. Raises OSError for
-        a folder without them, ValueError where weights are missing.
+        a folder without them, ValueError that names the first missing or misshapen parameter.
         """
         folder = Path(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-        encoder, found = Gemma2Model.from_pretrained(
-            folder / "text_encoder", local_files_only=True, dtype=dtype, output_loading_info=True, **loading
-        )
-        if found["missing_keys"]:
-            raise ValueError(f"{folder / 'text_encoder'} lacks the weight {sorted(found['missing_keys'])[0]}")
+        with _quiet_transformers():  # its report of what doesn't fit is a table; here it is a line
+            encoder, found = Gemma2Model.from_pretrained(
+                folder / "text_encoder",
+                local_files_only=True,
+                use_safetensors=True,
+                dtype=dtype,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **loading,
+            )
+        if missing := found["missing_keys"]:
+            raise ValueError(f"parameter {min(missing)} is missing")
+        if misshapen := found["mismatched_keys"]:
+            name, shape, wanted = min(misshapen)
+            raise ValueError(f"{name} has shape {tuple(shape)}, not {tuple(wanted)}")
         placed = encoder if "device_map" in loading else encoder.to(device)
         return cls(tokenizer, placed, config or StreamConfig.load(folder), output_device)
 
@@ -151,6 +164,16 @@ class TextEncoder:
         selected = [0, *range(1 - kept, 0)]
         output = self._output_device or device
         return embeds[:, selected].to(output), mask[:, selected].to(output)
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
 
 
 def _words(text: str) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from model.checkpoint import CheckpointError, load_transformer, weights_hash
+from model.checkpoint import CheckpointError, load_transformer, load_vae, weights_hash
 
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 
@@ -72,6 +72,15 @@ def test_what_is_missing_is_named(folder: Path) -> None:
     config.write_text("{")
     with pytest.raises(CheckpointError, match=r"config\.json"):
         load_transformer(folder)
+
+
+def test_a_pickled_vae_is_not_read(folder: Path) -> None:
+    """The weights' hash covers safetensors only."""
+    file = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    torch.save(load_file(file), file.with_suffix(".bin"))
+    file.unlink()
+    with pytest.raises(CheckpointError, match="safetensors"):
+        load_vae(folder)
 
 
 def test_the_hash_follows_the_weights(folder: Path, tiny_model: Path) -> None:

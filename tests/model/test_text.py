@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -116,15 +117,26 @@ def test_a_checkpoint_without_vocabulary_knows_all_words(tiny_model: Path) -> No
     assert load(tiny_model).unknown_words("a zyxq zeppelin") == {}
 
 
-def test_missing_weights_are_named(tiny_model: Path, tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_are_named(
+    tiny_model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     from safetensors.torch import load_file, save_file
 
     for part in ("tokenizer", "text_encoder"):
-        (tmp_path / part).mkdir()
-        for file in (tiny_model / part).iterdir():
-            (tmp_path / part / file.name).write_bytes(file.read_bytes())
-    weights = load_file(tmp_path / "text_encoder" / "model.safetensors")
+        shutil.copytree(tiny_model / part, tmp_path / part)
+    file = tmp_path / "text_encoder" / "model.safetensors"
+    weights = load_file(file)
     name = next(key for key in weights if key.endswith("mlp.up_proj.weight"))
-    save_file({k: v for k, v in weights.items() if k != name}, tmp_path / "text_encoder" / "model.safetensors")
-    with pytest.raises(ValueError, match=name.removeprefix("model.")):
+    save_file({k: v for k, v in weights.items() if k != name}, file)
+    short = name.removeprefix("model.")
+    with pytest.raises(ValueError, match=f"^parameter {short} is missing$"):
+        TextEncoder.from_pretrained(tmp_path, StreamConfig())
+    save_file(weights | {name: torch.zeros(2, 3)}, file)
+    with pytest.raises(ValueError, match=rf"^{short} has shape \(2, 3\), not "):
+        TextEncoder.from_pretrained(tmp_path, StreamConfig())
+    assert "MISSING" not in (printed := capfd.readouterr().err)
+    assert "MISMATCH" not in printed
+    file.unlink()
+    torch.save(weights, file.with_name("pytorch_model.bin"))  # a pickle, which the weights' hash doesn't cover
+    with pytest.raises(OSError, match="safetensors"):
         TextEncoder.from_pretrained(tmp_path, StreamConfig())
