@@ -54,13 +54,11 @@ class TextEncoder:
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         output_device: str | torch.device | None = None,
-        **loading: Any,
     ) -> TextEncoder:
         """Load `tokenizer/` and `text_encoder/` of a diffusers folder, never from the network.
 
-        Without a config, the folder's `stream.json` (or its defaults). `output_device`: as in the constructor;
-        `loading`: further arguments of transformers' `from_pretrained`, e.g. quantization_config. Raises OSError for
-        a folder without them, ValueError that names the first missing or misshapen parameter.
+        Without a config, the folder's `stream.json` (or its defaults). `output_device`: as in the constructor.
+        Raises OSError for a folder without them, ValueError that names the first missing or misshapen parameter.
         """
         folder = Path(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
@@ -72,15 +70,13 @@ class TextEncoder:
                 dtype=dtype,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
-                **loading,
             )
         if missing := found["missing_keys"]:
             raise ValueError(f"parameter {min(missing)} is missing")
         if misshapen := found["mismatched_keys"]:
             name, shape, wanted = min(misshapen)
             raise ValueError(f"{name} has shape {tuple(shape)}, not {tuple(wanted)}")
-        placed = encoder if "device_map" in loading else encoder.to(device)
-        return cls(tokenizer, placed, config or StreamConfig.load(folder), output_device)
+        return cls(tokenizer, encoder.to(device), config or StreamConfig.load(folder), output_device)
 
     @property
     def width(self) -> int:
