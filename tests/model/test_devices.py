@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKLWan
+from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -25,9 +25,12 @@ from transformers import Gemma2Config, Gemma2Model
 
 from model import layers
 from model.adapted import Adapter, Factors, adapter_set
+from model.denoise import WholeClip
 from model.devices import Placement, default_dtype, require_device
 from model.linear_attention import _axis
+from model.passes import Text
 from model.sampler import block_steps
+from model.schedule import clip_scheduler
 from model.source import CheckpointError
 from model.stream import LatentStream, advance
 from model.stream_config import StreamConfig
@@ -114,7 +117,9 @@ def text() -> tuple[Tensor, Tensor]:
     return torch.randn(1, 6, 16), torch.ones(1, 6, dtype=torch.long)
 
 
-@pytest.mark.parametrize(("sampler", "precision"), [("renoise", "reference"), ("euler", "precise")])
+@pytest.mark.parametrize(
+    ("sampler", "precision"), [("renoise", "reference"), ("euler", "precise"), ("adams-bashforth", "precise")]
+)
 def test_a_stream_keeps_to_its_device_and_needs_no_float64(
     sampler: Any, precision: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,6 +160,32 @@ def test_a_stream_keeps_to_its_device_and_needs_no_float64(
         assert next(again).device.type == DEVICE
     assert any("mm" in name for name in mode.seen)
     assert any("bitwise_xor" in name for name in mode.seen)  # the noise is drawn there
+
+
+@pytest.mark.parametrize("make", [clip_scheduler, FlowMatchEulerDiscreteScheduler])
+def test_a_whole_clip_keeps_to_its_device_and_needs_no_float64(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guided, from a picture."""
+    monkeypatch.setattr(layers, "joined_weight", lambda parts: torch.cat([part.weight for part in parts]))
+    # It looks for a timestep's place by its number, and here they have none.
+    monkeypatch.setattr(type(make()), "_init_step_index", lambda self, _: setattr(self, "_step_index", 0))
+    net = make_net(torch.bfloat16)
+    with NoFloat64():  # not faked: a scheduler's tables are made by numpy
+        prompt, negative = (Text.of(net, *text()) for _ in range(2))
+        clip = WholeClip(
+            make(),
+            text=prompt,
+            negative=negative,
+            guidance_scale=6.0,
+            steps=4,
+            shape=(3, 4, 4),
+            seed=1,
+            image=torch.zeros(1, 16, 1, 4, 4),
+        )
+    with fake_accelerator() as mode:
+        latents = [clip.step() for _ in range(4)][-1]
+        assert latents is not None
+        assert (latents.shape, latents.device.type, latents.dtype) == ((1, 16, 3, 4, 4), DEVICE, torch.float32)
+    assert any("mm" in name for name in mode.seen)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
@@ -229,6 +260,7 @@ def test_defaults_suit_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
 LESSER = """
 import torch
 from torch import nn
+from model.denoise import WholeClip
 from model.devices import Placement
 from model.packed import linear
 
