@@ -15,8 +15,16 @@ from pydantic import (
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
+
+from streamer.session.spec import MAX_METADATA
+
+MAX_FIELDS = 32
+"""More than any object here has."""
+MAX_NAMED_LORAS = 64
+"""In one set, those of weight 0 included: as many as a server loads."""
 
 
 def _alternatives(kind: str, said: str) -> WrapValidator:
@@ -43,8 +51,28 @@ TextNumber = Annotated[float, BeforeValidator(_no_bool)]
 TextInt = Annotated[int, BeforeValidator(_no_bool)]
 
 
+def _at_most(limit: int, kind: str, said: str) -> BeforeValidator:
+    """Refuse what has more entries than `limit` before each of them is looked at: pydantic makes an error of each."""
+
+    def checked(value: Any) -> Any:
+        if isinstance(value, list | dict) and len(value) > limit:
+            raise PydanticCustomError(kind, said, {"limit": limit})
+        return value
+
+    return BeforeValidator(checked)
+
+
 class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few(cls, given: Any) -> Any:
+        """The same for an object of very many fields: the first that is none says enough."""
+        if isinstance(given, dict) and len(given) > MAX_FIELDS:
+            name = next(str(name) for name in given if name not in cls.model_fields)
+            raise PydanticCustomError("unknown_field", "unknown", {"name": name.encode(errors="replace").decode()})
+        return given
 
 
 class LoraWeight(Body):
@@ -52,6 +80,12 @@ class LoraWeight(Body):
 
     name: StrictStr
     weight: Number
+
+
+Loras = Annotated[
+    list[LoraWeight],
+    _at_most(MAX_NAMED_LORAS, "loras_too_many", f"at most {MAX_NAMED_LORAS} adapters can be named"),
+]
 
 
 class StreamBody(Body):
@@ -64,7 +98,7 @@ class StreamBody(Body):
     motion_score: StrictInt | None = None
     negative_prompt: StrictStr | None = None
     guidance_scale: Number | None = None
-    loras: list[LoraWeight] | None = None
+    loras: Loras | None = None
     image: Annotated[StrictStr | None, Field(description="picture to start from: a data URL, or a form's file")] = (
         None
     )
@@ -72,7 +106,10 @@ class StreamBody(Body):
     idle: Literal["pause", "run", "end"] = "pause"
     idle_timeout_s: Number | None = None
     max_duration_s: Number | None = None
-    metadata: dict[StrictStr, StrictStr] = {}
+    metadata: Annotated[
+        dict[StrictStr, StrictStr],
+        _at_most(MAX_METADATA, "metadata_too_large", f"metadata has at most {MAX_METADATA} fields"),
+    ] = {}
 
 
 class ImageReference(Body):
@@ -93,7 +130,7 @@ class VideoBody(Body):
     guidance_scale: TextNumber | None = None
     steps: TextInt | None = None
     motion_score: TextInt | None = None
-    loras: list[LoraWeight] | None = None
+    loras: Loras | None = None
     input_reference: Annotated[
         StrictStr | ImageReference | None,
         _alternatives("picture_type", 'must be a data URL, or {"image_url": a data URL}'),
@@ -112,7 +149,7 @@ class SteerBody(Body):
     motion_score: StrictInt | None = None
     negative_prompt: StrictStr | None = None
     guidance_scale: Number | None = None
-    loras: list[LoraWeight] | None = None
+    loras: Loras | None = None
     at: Annotated[
         Literal["now"] | InSeconds,
         _alternatives("at_unknown", 'must be "now" or {"in_s": seconds}'),

@@ -8,9 +8,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from streamer.api.problems import Problem
 
-MAX_BODY_BYTES = 9 << 20
+MAX_BODY_BYTES = 256 << 10
 MAX_PICTURE_BODY_BYTES = 15 << 20
-"""Where a picture may be in the body: 10 MiB, as base64 in a data URL."""
+"""Where a picture may be in the body: 10 MiB, as base64 in a data URL. Or a log, of 8 MiB."""
 PICTURE_PATHS = ("/v1/streams", "/v1/videos")
 
 

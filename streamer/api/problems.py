@@ -88,7 +88,11 @@ def from_fault(first: Mapping[str, Any], where: Sequence[int | str]) -> Problem:
     field = ".".join(place) or None
     kind = first["type"]
     limits = {name: value for name, value in first.get("ctx", {}).items() if isinstance(value, int | float | str)}
-    if kind == "extra_forbidden":
+    if kind == "unknown_field":
+        field = ".".join([*place, first["ctx"]["name"]])
+    if kind in ("loras_too_many", "metadata_too_large"):
+        return Problem(422, kind.replace("_", "-"), first["msg"], field=field, limit=first["ctx"]["limit"])
+    if kind in ("extra_forbidden", "unknown_field"):
         return Problem(422, "unknown-field", f"there is no field {field!r} here", field=field)
     if kind == "json_invalid":
         return Problem(400, "json-malformed", f"the body is not JSON: {first.get('ctx', {}).get('error', '')}")

@@ -32,6 +32,34 @@ BAD = [
     ("a rate that is no number", STREAMS, {"prompt": "sea", "rate_hz": "4"}, 422, "field-invalid", "rate_hz", None),
     ("unknown field of a telling name", STREAMS, {"prompt": "sea", "body": 1}, 422, "unknown-field", "body", None),
     ("unknown idle rule", STREAMS, {"prompt": "sea", "idle": "never"}, 422, "field-invalid", "idle", ...),
+    ("very many adapters", STREAMS, {"prompt": "a", "loras": [{}] * 100_000}, 422, "loras-too-many", "loras", 64),
+    (
+        "very many fields",
+        STREAMS,
+        {"prompt": "a"} | dict.fromkeys(map(str, range(100_000)), 0),
+        422,
+        "unknown-field",
+        "0",
+        None,
+    ),
+    (
+        "very many fields inside",
+        STREAMS,
+        {"prompt": "a", "loras": [dict.fromkeys(map(str, range(100_000)), 0)]},
+        422,
+        "unknown-field",
+        "loras.0.0",
+        None,
+    ),
+    (
+        "very much metadata",
+        STREAMS,
+        {"prompt": "a", "metadata": dict.fromkeys(map(str, range(100_000)), 0)},
+        422,
+        "metadata-too-large",
+        "metadata",
+        16,
+    ),
     ("a log that is none", STREAMS, {"log": "hello"}, 422, "log-malformed", ..., None),
     (
         "an adapter's weight that is none",
@@ -152,7 +180,7 @@ async def test_text_that_no_event_or_log_can_hold(
     assert "\\ud800" not in (await http.get(STEERS)).text
 
 
-LIMITS = [(STREAMS, 15 << 20), ("/v1/streams/main/steers", 9 << 20)]
+LIMITS = [(STREAMS, 15 << 20), ("/v1/streams/main/steers", 256 << 10)]
 """Where a picture may be in the body, and where not."""
 
 
@@ -165,8 +193,8 @@ async def test_over_long_body(http: httpx.AsyncClient, path: str, limit: int) ->
 @pytest.mark.parametrize(("path", "limit"), LIMITS)
 async def test_over_long_body_of_unknown_length(http: httpx.AsyncClient, path: str, limit: int) -> None:
     async def pieces() -> AsyncIterator[bytes]:
-        for _ in range((limit >> 20) + 1):
-            yield b" " * (1 << 20)
+        for _ in range((limit >> 18) + 1):
+            yield b" " * (1 << 18)
 
     answer = await http.post(path, content=pieces(), headers={"content-type": "application/json"})
     assert problem(answer, 413, "body-too-large")["limit"] == limit

@@ -99,7 +99,7 @@ async def test_a_stream_is_steered_by_adapters(http: httpx.AsyncClient, server: 
     [
         ([{"name": "gone", "weight": 1}], (422, "lora-unknown", "loras.0.name")),
         ([{"name": "ink", "weight": 5}], (422, "out-of-range", "loras.0.weight")),
-        ([{"name": "ink", "weight": "1"}], (422, "field-invalid", "loras.0.weight.int")),
+        ([{"name": "ink", "weight": "1"}], (422, "field-invalid", "loras.0.weight")),
         ([{"name": "ink"}], (422, "field-missing", "loras.0.weight")),
         ([{"name": "ink", "weight": 1, "path": "/"}], (422, "unknown-field", "loras.0.path")),
     ],
