@@ -13,6 +13,7 @@ MODULES = Path(__file__).resolve().parents[2] / "clients" / "web" / "js"
 LONG_FIGURES = """() => {
   for (const [id, text] of [["uptime", "1:02:33"], ["viewers", "12 viewers"], ["slower", "12 Hz"]])
     Object.assign(document.getElementById(id), { textContent: text, hidden: false });
+  document.getElementById("edge").style.transform = "scale(1.018)"; // as it pulses when a steer is shown
   const box = (id) => document.getElementById(id).getBoundingClientRect();
   return [document.documentElement.scrollWidth, box("sheet-open").right, box("ring").bottom].map(Math.round);
 }"""
