@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import av
 
-from streamer_client.cli import UsageError, show_progress
+from streamer_client.cli import UsageError, end_progress, show_progress
 from streamer_client.client import Client
 from streamer_client.errors import Problem, StreamerError
 from streamer_client.steer import Steer
@@ -150,7 +150,8 @@ async def record(
                 await stream.end()
     if not recorder.pictures:
         raise StreamerError("no picture came")
-    print(f"\r{out}: {recorder.seconds:.1f} s, {recorder.pictures} pictures, {recorder.bytes / 1000:.0f} kB\033[K")
+    end_progress()
+    print(f"{out}: {recorder.seconds:.1f} s, {recorder.pictures} pictures, {recorder.bytes / 1000:.0f} kB")
     refused = [steer for steer in asked if steer.queued.done() and steer.queued.exception()]
     for steer in refused:
         print(f"streamer watch: --steer {steer.prompt!r}: {steer.queued.exception()}", file=sys.stderr)
