@@ -260,7 +260,6 @@ def test_defaults_suit_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
 LESSER = """
 import torch
 from torch import nn
-from model.denoise import WholeClip
 from model.devices import Placement
 from model.packed import linear
 
