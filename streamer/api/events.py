@@ -68,15 +68,15 @@ async def _steer(socket: WebSocket, session: Session, message: dict[str, object]
         if not may_control(socket, state_of(socket).settings, session, token):
             raise refusal(token)
         state_of(socket).rates.count(socket, session)
-        accepted = steer(session, SteerBody.model_validate_json(json.dumps(message)), "socket")
+        accepted = steer(session, SteerBody.model_validate(message), "socket")
         await tell(socket, {"type": "steer.accepted", "ref": ref, "data": accepted})
     except SessionError as error:
         await tell(socket, {"type": "error", "ref": ref, "data": from_session(error).body(None)})
     except Problem as problem:
         await tell(socket, {"type": "error", "ref": ref, "data": problem.body(None)})
     except ValidationError as error:
-        first = error.errors()[0]
-        await tell(socket, {"type": "error", "ref": ref, "data": from_fault(first, first["loc"]).body(None)})
+        fault = error.errors()[0]
+        await tell(socket, {"type": "error", "ref": ref, "data": from_fault(fault, fault["loc"]).body(None)})
 
 
 def _ref(message: dict[str, object]) -> object:

@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
-from streamer.api.problems import Problem
+from streamer.api.problems import Problem, not_json
 
 FORM, JSON = "multipart/form-data", "application/json"
 MAX_FIELDS = 32
@@ -43,7 +43,7 @@ async def asked(
         try:
             given = json.loads(await request.body())
         except (ValueError, RecursionError) as error:
-            raise Problem(400, "json-malformed", f"the body is not JSON: {error}") from error
+            raise not_json(error) from error
     else:
         message = f"a JSON object is expected in the body, as {JSON}, or a form, as {FORM}"
         raise Problem(422, "body-missing", message, field="Content-Type", limit=[JSON, FORM])

@@ -78,30 +78,35 @@ def from_session(error: SessionError) -> Problem:
 
 def from_validation(error: RequestValidationError | WebSocketRequestValidationError) -> Problem:
     """The first thing wrong with a request's parts, by its field."""
-    first = error.errors()[0]
-    return from_fault(first, first["loc"][first["loc"][:1] in (("body",), ("query",), ("path",), ("header",)) :])
+    fault = error.errors()[0]
+    return from_fault(fault, fault["loc"][fault["loc"][:1] in (("body",), ("query",), ("path",), ("header",)) :])
 
 
-def from_fault(first: Mapping[str, Any], where: Sequence[int | str]) -> Problem:
+def from_fault(fault: Mapping[str, Any], where: Sequence[int | str]) -> Problem:
     """What pydantic found wrong at a place of the body."""
     place = [str(part) for part in where]
     field = ".".join(place) or None
-    kind = first["type"]
-    limits = {name: value for name, value in first.get("ctx", {}).items() if isinstance(value, int | float | str)}
+    kind = fault["type"]
+    limits = {name: value for name, value in fault.get("ctx", {}).items() if isinstance(value, int | float | str)}
     if kind == "unknown_field":
-        field = ".".join([*place, first["ctx"]["name"]])
+        field = ".".join([*place, fault["ctx"]["name"]])
     if kind in ("loras_too_many", "metadata_too_large"):
-        return Problem(422, kind.replace("_", "-"), first["msg"], field=field, limit=first["ctx"]["limit"])
+        return Problem(422, kind.replace("_", "-"), fault["msg"], field=field, limit=fault["ctx"]["limit"])
     if kind in ("extra_forbidden", "unknown_field"):
         return Problem(422, "unknown-field", f"there is no field {field!r} here", field=field)
     if kind == "json_invalid":
-        return Problem(400, "json-malformed", f"the body is not JSON: {first.get('ctx', {}).get('error', '')}")
+        return not_json(fault.get("ctx", {}).get("error", ""))
     if kind == "string_unicode" and field is None:
         return Problem(422, "unknown-field", "a field's name is not Unicode")
     if field is None:
         return Problem(422, "body-missing", "a JSON object is expected in the body, as application/json")
     code = "field-missing" if kind == "missing" else "field-invalid"
-    return Problem(422, code, f"{field}: {first['msg']}", field=field, limit=limits or None)
+    return Problem(422, code, f"{field}: {fault['msg']}", field=field, limit=limits or None)
+
+
+def not_json(why: object) -> Problem:
+    """A body that the parser refused, in its words; after a semicolon it advises whoever wrote the server."""
+    return Problem(400, "json-malformed", f"the body is not JSON: {str(why).partition(';')[0]}")
 
 
 def request_id(request: Request) -> str | None:
@@ -131,8 +136,7 @@ def install(app: FastAPI) -> None:
     async def on_http_error(request: Request, error: HTTPException) -> JSONResponse:
         if error.status_code == 400 and isinstance(error.__cause__, ValueError | RecursionError):
             # FastAPI's own words for JSON that the parser gave up on: nested too deep, a number of too many digits.
-            malformed = Problem(400, "json-malformed", f"the body is not JSON: {error.__cause__}")
-            return malformed.response(request_id(request))
+            return not_json(error.__cause__).response(request_id(request))
         phrase = HTTPStatus(error.status_code).phrase
         problem = Problem(error.status_code, phrase.lower().replace(" ", "-"), str(error.detail or phrase))
         answer = problem.response(request_id(request))
