@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import signal
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -112,9 +111,7 @@ async def test_comes_back_after_the_worker_was_killed(view: Opener, api: httpx.A
 
 
 async def test_a_server_that_was_killed_and_started_anew_is_seen_warming_up(view: Opener, tiny_model: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
-    async with serve(tiny_model, "--port", port) as first:
+    async with serve(tiny_model) as first:
         viewer = await view("/", url=first.url)
         await viewer.plays(16)
         await viewer.page.evaluate(
@@ -126,7 +123,7 @@ async def test_a_server_that_was_killed_and_started_anew_is_seen_warming_up(view
         )
         first.process.kill()
         await viewer.state("reconnecting", within_s=15)
-        async with serve(tiny_model, "--port", port, ready=False):
+        async with serve(tiny_model, "--port", first.url.rpartition(":")[2], ready=False):
             await viewer.state("warming", within_s=15)
             await viewer.page.locator(".pad", has_text="mountains").click()
             await expect(viewer.page.locator("#note")).to_contain_text("as soon as it is live")

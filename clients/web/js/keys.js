@@ -16,7 +16,7 @@ const SHEET = [
   ["/", "type a prompt"],
   ["Enter", "send it now"],
   ["Shift + Enter", "arm it"],
-  ["Esc", "take back the newest that is still dashed"],
+  ["Esc", "back to NOW; or take back the newest that is still dashed"],
   ["←  →", "look at a block of the past"],
   ["Alt + tap", "keep the prompt in Mine"],
   ["Drag a pad", "cue it on the timeline"],
