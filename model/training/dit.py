@@ -159,11 +159,11 @@ class Training:
         self.clock = Clock(seconds, args.stage_seconds, spent)
 
     def _pool(self, encoder: Encoder, part: Part, portrait: bool) -> Pool:
-        args, share = self.args, part.share * (PORTRAIT_SHARE if portrait else 1 - PORTRAIT_SHARE)
-        start = part.start_clips * args.scale * share / part.share
+        args, turned = self.args, PORTRAIT_SHARE if portrait else 1 - PORTRAIT_SHARE
+        start, share = int(part.start_clips * args.scale * turned), part.share * turned
         return latent_pool(
             part.kind, encoder, self.net.encode_text, chunk=args.pool_chunk, capacity=int(args.pool * share),
-            start=max(args.pool_chunk, int(start)), share=args.share * share,
+            start=max(args.pool_chunk, start), share=args.share * share,
             seed=1000 + self.steps_total + portrait + 2 * self.stage.parts.index(part) + APART * self.ranks.rank,
             device=self.device, portrait=portrait,
         )  # fmt: skip
