@@ -105,15 +105,13 @@ def require_device(name: str) -> torch.device:
     Raises:
         CheckpointError: why it cannot be used, in one line.
     """
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise CheckpointError(f"device {name}: must be cpu, cuda, cuda:1 or mps") from error
-    if device.type not in ("cpu", "cuda", "mps"):
+    kind = name.partition(":")[0]
+    if kind not in ("cpu", "cuda", "mps"):
         raise CheckpointError(f"device {name}: must be cpu, cuda, cuda:1 or mps")
-    if device.type == "mps" and not torch.backends.mps.is_available():
+    if kind == "mps" and not torch.backends.mps.is_available():
         raise CheckpointError(f"device {name}: this machine has none, or torch is built without it")
     try:
+        device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise CheckpointError(f"device {name}: {str(error).splitlines()[0]}") from error

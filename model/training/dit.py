@@ -3,8 +3,8 @@
 *short*: clips of two blocks, nearly half with a steer, so that the text is what counts. *long*: clips of many blocks,
 part of the past self-made, rate to zero: this is what keeps an endless stream from drifting; half of the steps stay
 short ones, since a subject that the past does not show is what is hard to draw. *distill*: few Euler steps that land
-where many did. A piece may be one stage or several. RUN keeps the resumable state of all stages, OUT
-gets the averaged weights of each in half precision. VAE and text encoder are read from --vae and --text.
+where many did. A piece may be one stage or several. RUN keeps the resumable state of all stages, OUT gets the
+averaged weights of each in half precision. VAE and text encoder are read from --vae and --text.
 
 With --gpus N each of so many processes has its own clips and GPU; the batch grows by as much.
 """
