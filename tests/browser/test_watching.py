@@ -151,6 +151,19 @@ async def test_a_stream_that_is_over_is_gone_and_can_be_replayed(view: Opener, a
     await api.delete(f"/streams/{viewer.page.url.rsplit('/', 1)[1]}")
 
 
+async def test_a_stream_goes_on_with_every_digit_of_its_seed(view: Opener, api: httpx.AsyncClient) -> None:
+    seed = 2**64 - 2  # a number of JavaScript would make 2**64 of it
+    made = (await api.post("/streams", json={"prompt": "snowy mountains by day", "seed": seed})).json()
+    viewer = await view(f"/s/{made['id']}")
+    await api.delete(f"/streams/{made['id']}")
+    await viewer.page.get_by_role("button", name="Continue").click()
+    await viewer.page.wait_for_url(lambda url: "/s/str_" in url and made["id"] not in url)
+    id = viewer.page.url.rsplit("/", 1)[1]
+    again = (await api.get(f"/streams/{id}")).json()
+    assert (again["prompt"], again["seed"]) == ("snowy mountains by day", seed)
+    await api.delete(f"/streams/{id}")
+
+
 async def test_where_every_place_is_taken_it_names_the_streams_to_join(view: Opener, api: httpx.AsyncClient) -> None:
     made = (await api.post("/streams", json={"prompt": "snowy mountains by day"})).json()
     await api.delete(f"/streams/{made['id']}")

@@ -11,7 +11,7 @@ import { store } from "./dom.js";
  * @property {string} [reason]
  * @property {string} prompt
  * @property {import("./loras.js").Lora[]} loras adapters in force
- * @property {number} seed
+ * @property {number | string} seed its digits where a number of JavaScript would lose some
  * @property {string} size `256x144`
  * @property {number} rate_hz pictures a second
  * @property {number} picture newest released picture
@@ -44,6 +44,9 @@ import { store } from "./dom.js";
  * @property {string} prompt what its streams show where nobody said
  * @property {import("./picture.js").Limits} limits
  */
+
+/** Of 16 digits and more, which a number of JavaScript may not hold; inside a string of JSON the quotes are escaped. */
+const LONG_SEED = /"seed":\s*(\d{16,})/g;
 
 /** An RFC 9457 answer, or a network failure with status 0. */
 export class Problem extends Error {
@@ -112,7 +115,8 @@ export class Api {
 
   /** @param {string} path @returns {Promise<any>} */
   async get(path) {
-    return (await this.fetch("GET", path)).json();
+    const text = await (await this.fetch("GET", path)).text();
+    return JSON.parse(text.replace(LONG_SEED, '"seed":"$1"'));
   }
 
   /** @returns {Promise<Model>} */
@@ -163,10 +167,11 @@ export class Api {
    * @returns {Promise<Stream>}
    */
   async create(wanted, picture) {
+    const asForm = picture || typeof wanted.seed === "string"; // whose numbers are text, digit by digit
     const form = new FormData();
-    if (picture) Object.entries(wanted).forEach(([name, value]) => form.set(name, String(value)));
+    if (asForm) Object.entries(wanted).forEach(([name, value]) => form.set(name, String(value)));
     if (picture) form.set("image", picture);
-    const made = await (await this.fetch("POST", "/v1/streams", picture ? { body: form } : { json: wanted })).json();
+    const made = await (await this.fetch("POST", "/v1/streams", asForm ? { body: form } : { json: wanted })).json();
     if (made.control_token) store.set(`token:${made.id}`, made.control_token);
     return made;
   }
