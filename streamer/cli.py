@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from streamer.engine.protocol import Ready
 
 SEND_BUFFER_BYTES = 64 << 10
+PING_INTERVAL_S, PONG_TIMEOUT_S = 5.0, 15.0
+"""A WebSocket whose peer vanished without a word is closed 15 to 20 s later. On a slow link the ping waits behind the
+video that is under way, so it has to be patient."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -200,6 +203,8 @@ async def serve_on(listener: socket.socket, settings: Settings) -> int:
             ws="websockets-sansio",
             ws_per_message_deflate=False,
             ws_max_size=1 << 16,
+            ws_ping_interval=PING_INTERVAL_S,
+            ws_ping_timeout=PONG_TIMEOUT_S,
             timeout_graceful_shutdown=3,
             lifespan="off",
         )

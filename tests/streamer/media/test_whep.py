@@ -7,7 +7,7 @@ import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpReceiver, RTCSessionDescription
 from media_feed import HEIGHT, RATE_HZ, WIDTH, Feed, number_of
 
-from streamer.media import whep
+from streamer.media import ice, whep
 from streamer.media.hub import Hub
 from streamer.media.whep import WhepError, WhepResource
 
@@ -192,19 +192,41 @@ async def test_the_end_of_the_stream_ends_the_connection(
 async def test_a_peer_that_vanishes_is_found_out(
     leaves_nothing: None, hub: Hub, feed: Feed, peers: list[Peer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(aioice.ice, "CONSENT_INTERVAL", 0.1)  # 5 s in earnest
-    monkeypatch.setattr(aioice.ice, "CONSENT_FAILURES", 2)
+    monkeypatch.setattr(ice, "CONSENT_INTERVAL_S", 0.1)
+    monkeypatch.setattr(ice, "CONSENT_TRIES", 1)
+    monkeypatch.setattr(ice, "CONSENT_RETRANSMISSIONS", 0)
     gone = asyncio.Queue[WhepResource]()
     async with feed.live(), asyncio.timeout(20):
         resource, peer = await watch(hub, peers, on_gone=gone.put_nowait)
         await peer.number()
-        ice = peer.transceiver.receiver.transport.transport._connection
-        for protocol in ice._protocols:
+        for protocol in peer.transceiver.receiver.transport.transport._connection._protocols:
             protocol.transport.abort()
         assert await gone.get() is resource
         assert hub.viewers == 0
     await peer.connection.close()
     await hub.close()
+
+
+async def test_a_peer_that_answers_late_stays(
+    hub: Hub, feed: Feed, peers: list[Peer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A check waits until its last copy's time is over, not 0.5 s; and one that is lost is followed by another."""
+    monkeypatch.setattr(ice, "CONSENT_INTERVAL_S", 0.1)
+    async with feed.live(), asyncio.timeout(20):
+        resource, peer = await watch(hub, peers)
+        await peer.number()
+        connection = peer.transceiver.receiver.transport.transport._connection
+        answer, loop = connection.request_received, asyncio.get_running_loop()
+        asked = asyncio.Queue[None]()
+
+        def late(message: Any, *where: Any) -> None:
+            asked.put_nowait(None)
+            loop.call_later(0.7, answer, message, *where)
+
+        connection.request_received = late
+        for _ in range(6):
+            await asked.get()
+        assert (hub.viewers, resource._peer.connectionState) == (1, "connected")
 
 
 async def test_who_never_connects_is_sent_away(leaves_nothing: None, hub: Hub) -> None:
@@ -274,8 +296,8 @@ async def test_a_machine_with_nothing_but_loopback_can_still_be_watched(
     hub: Hub, feed: Feed, peers: list[Peer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Contract: aioice asks its module's get_host_addresses, which never gives 127.0.0.1."""
-    monkeypatch.setattr(whep, "_all_host_addresses", lambda use_ipv4, use_ipv6: [])
-    assert aioice.ice.get_host_addresses is whep._host_addresses
+    monkeypatch.setattr(ice, "_all_host_addresses", lambda use_ipv4, use_ipv6: [])
+    assert aioice.ice.get_host_addresses is ice._host_addresses
     async with feed.live(), asyncio.timeout(10):
         resource, peer = await watch(hub, peers)
         assert "127.0.0.1" in resource.answer
