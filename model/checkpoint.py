@@ -16,7 +16,7 @@ from model.devices import Placement, default_dtype
 from model.precision import Precision
 from model.quantize import Share, require_schemes
 from model.quantize import quantize as apply_scheme
-from model.schedule import clip_config, load_scheduler
+from model.schedule import CLIP_TEXT, clip_config, load_scheduler
 from model.source import TRANSFORMER, CheckpointError, Source, one_line, read_json, resolve
 from model.stream_config import StreamConfig
 from model.text import TextEncoder
@@ -144,6 +144,8 @@ def load_checkpoint(
 def load_config(source: Source, precision: Precision | None = None, window: Window = None) -> StreamConfig:
     """`stream.json` of the checkpoint, or LongSANA's values, for streams without an end.
 
+    A checkpoint made for whole clips forms its prompts as diffusers' pipelines do.
+
     Args:
         source: the checkpoint.
         precision: see `model.precision`; None takes the checkpoint's.
@@ -155,6 +157,8 @@ def load_config(source: Source, precision: Precision | None = None, window: Wind
     """
     try:
         config = StreamConfig.load(source.folder)
+        if kind_of(source) is Kind.CLIP:
+            config = replace(config, **CLIP_TEXT)
         if window == "none":
             config = replace(config, window_blocks=None, window_group=1, trained_latents=None)
         elif window is not None:

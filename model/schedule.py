@@ -21,6 +21,8 @@ CLIP_FLOW_SHIFT = 8.0
 CLIP_STEPS = 50
 CLIP_GUIDANCE_SCALE = 6.0
 CLIP_PICTURES = 81
+CLIP_TEXT: dict[str, Any] = {"lowercase": True, "motion_score": 30, "complex_human_instruction": True}
+"""Its prompts, as diffusers' pipelines form them; the motion score is the one of their examples."""
 CLIP_ASPECT = 832 / 480
 """Of SANA-Video's published five-second checkpoints: 81 pictures of 480x832,"""
 CLIP_ASPECT_720P = 1280 / 704

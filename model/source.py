@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
-HUB_FILES = ("*.json", "*.safetensors", "*.pth", "*.txt", "*.model", "*.jinja")
+HUB_FILES = ("*.json", "*.safetensors", "*.pth", "*.pt", "*.txt", "*.model", "*.jinja")
 TORCH_FILES = (".pth", ".pt", ".bin")
+LAID_OUT = (".pth", ".pt")
+"""What NVlabs calls them in its repositories; a LongSANA trainer's are `.pt`."""
 TRANSFORMER = "transformer"
 PARTS = {"vae": "config.json", "text_encoder": "config.json", "tokenizer": "tokenizer_config.json"}
 """What pictures and prompts need: folders, each with the file that makes it one."""
@@ -77,8 +79,8 @@ def display_name(path: str | Path) -> str:
 def resolve(path: str | Path | Source) -> Source:
     """Find a checkpoint; one on the hub is downloaded, or found in the hub's cache.
 
-    A folder without a transformer of its own stands for the one `.pth` in it or in its `checkpoints`, as NVlabs lays
-    its repositories out. The parts of a `.pth` stand beside it, or above its folder `checkpoints`.
+    A folder without a transformer of its own stands for the one `.pth` (or else `.pt`) in it or in its `checkpoints`,
+    as NVlabs lays its repositories out. The parts of a `.pth` stand beside it, or above its folder `checkpoints`.
 
     Raises:
         CheckpointError: nothing there, or several `.pth` to choose from.
@@ -95,9 +97,13 @@ def resolve(path: str | Path | Source) -> Source:
     if not place.is_dir():
         raise CheckpointError(f"{place}: no such folder")
     if not (place / TRANSFORMER).is_dir() and not (place / "config.json").is_file():
-        found = sorted([*place.glob("*.pth"), *place.glob("checkpoints/*.pth")])
+        for suffix in LAID_OUT:
+            found = sorted([*place.glob(f"*{suffix}"), *place.glob(f"checkpoints/*{suffix}")])
+            if found:
+                break
         if len(found) > 1:
-            raise CheckpointError(f"{place}: several .pth files, name one: {', '.join(f.name for f in found[:5])}")
+            names = ", ".join(file.name for file in found[:5])
+            raise CheckpointError(f"{place}: several {suffix} files, name one: {names}")
         if found:
             return Source(_parts_folder(found[0].parent), found[0])
     return Source(place)

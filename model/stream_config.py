@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from model.precision import PRECISIONS, REFERENCE_BLOCKS, Precision, PrecisionError
 from model.sampler import SAMPLERS, SamplerName
 
 FORMAT = 1
 FILE_NAME = "stream.json"
+Instruction = bool | Literal["image"]
 RING = 5
 """Entries of the ring behind the window that `StreamConfig.endless` adds: 20 MB each with LongSANA."""
 
@@ -65,9 +66,11 @@ class StreamConfig:
     trained_latents: int | None = 261
     guidance_scale: float = 1.0
     max_tokens: int = 300
-    lowercase: bool = True
-    motion_score: int | None = 30
-    complex_human_instruction: bool = True
+    lowercase: bool = False
+    motion_score: int | None = 10
+    complex_human_instruction: Instruction = "image"
+    """What stands before prompts: "image" that of SANA's image models, which LongSANA was trained with, true that of
+    diffusers' video pipelines, false nothing."""
     prompt: str = "a sailboat on the sea at sunset"
     """What a stream shows where nobody said."""
     vocabulary: Mapping[str, tuple[VocabularyEntry, ...]] = field(default_factory=dict)
@@ -107,7 +110,10 @@ class StreamConfig:
         words = self.known_words
         listed = isinstance(words, tuple) and all(isinstance(word, str) and word for word in words)
         _require("known_words", words, listed, "a list of non-empty strings")
-        for name in ("portrait", "recache", "lowercase", "complex_human_instruction", "cut_blocks"):
+        text = self.complex_human_instruction
+        known = isinstance(text, bool) or text == "image"
+        _require("complex_human_instruction", text, known, 'true, "image" or false')
+        for name in ("portrait", "recache", "lowercase", "cut_blocks"):
             _require(name, getattr(self, name), isinstance(getattr(self, name), bool), "true or false")
         self._check_cuts()
 

@@ -2,7 +2,8 @@
 
 One form serves all: lower-case (if so configured), `motion score: N.` behind, the complex human instruction in front,
 tokens padded on the right, and of the result the first and the last `max_tokens - 1`. Without the instruction that
-selection is all of it. It equals `diffusers.SanaVideoPipeline.encode_prompt`.
+selection is all of it. It equals `diffusers.SanaVideoPipeline.encode_prompt` where that pipeline's instruction and
+lower case are asked for.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, Gemma2Model
 from transformers.utils import logging
 
-from model.stream_config import StreamConfig
+from model.stream_config import Instruction, StreamConfig
 
 WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 CACHED_PROMPTS = 32  # at most 32 x 300 tokens x 2304 x 4 B = 88 MB with Gemma-2-2b
@@ -39,7 +40,7 @@ class TextEncoder:
         """
         self._output_device = output_device
         self.tokenizer, self.encoder, self.config = tokenizer, encoder.eval().requires_grad_(False), config
-        self.instruction = _complex_human_instruction() if config.complex_human_instruction else ""
+        self.instruction = "\n".join(instruction_lines(config.complex_human_instruction))
         self._instruction_tokens = len(tokenizer.encode(self.instruction)) if self.instruction else 0
         self._cache: OrderedDict[tuple[str, str], tuple[Tensor, Tensor]] = OrderedDict()
         self._known = {word for phrase in _phrases(config) for word in _words(phrase)}
@@ -181,9 +182,14 @@ def _phrases(config: StreamConfig) -> list[str]:
     return [phrase for entry in entries for phrase in (entry.name, entry.prompt, *entry.synonyms)]
 
 
-def _complex_human_instruction() -> str:
-    """The text that diffusers' pipeline puts before prompts, from its own signature."""
-    from diffusers import SanaVideoPipeline  # slow to import, and only some checkpoints need it
+def instruction_lines(instruction: Instruction) -> list[str]:
+    """The lines that stand before prompts, see `StreamConfig`, from the signatures of diffusers' pipelines."""
+    if not instruction:
+        return []
+    from diffusers import SanaPipeline, SanaVideoPipeline  # slow to import, and only some checkpoints need it
 
-    lines = inspect.signature(SanaVideoPipeline.__call__).parameters["complex_human_instruction"].default
-    return "\n".join(lines)
+    pipeline = SanaPipeline if instruction == "image" else SanaVideoPipeline
+    lines = inspect.signature(pipeline.__call__).parameters["complex_human_instruction"].default
+    if instruction == "image":  # diffusers copied it with other quotes than it was trained with
+        return [line.replace("'Enhanced prompt'", '"Enhanced prompt"') for line in lines]
+    return list(lines)

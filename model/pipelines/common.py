@@ -18,6 +18,7 @@ from model.pipelines.sizes import BINS, SIZE_720P, UNSEEN_FACTORS
 from model.schedule import clip_scheduler
 from model.source import Source
 from model.stream_config import FILE_NAME, StreamConfig
+from model.text import instruction_lines
 from model.transformer import SanaVideoTransformer3DModel
 from model.weights import Kind, kind_of
 
@@ -158,7 +159,7 @@ class Prepared:
             "max_sequence_length": config.max_tokens,
             "use_resolution_binning": False,
         }
-        return own if config.complex_human_instruction else own | {"complex_human_instruction": None}
+        return own | {"complex_human_instruction": instruction_lines(config.complex_human_instruction) or None}
 
     def _check(self, call: Mapping[str, Any]) -> None:
         for name, low in (("frames", 1), ("num_inference_steps", 1), ("num_videos_per_prompt", 1)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from tiny_lora import save_tiny_lora
 
 from model.checkpoint import CheckpointError, convert, load_checkpoint, load_transformer
 from model.lora_source import AdapterError, located
-from model.source import display_name, is_hub_id, resolve
+from model.source import HUB_FILES, display_name, is_hub_id, resolve
 from model.stream_config import StreamConfig
 from model.weights import Kind, kind_of
 
@@ -92,6 +93,18 @@ def test_several_pth_must_be_named(tmp_path: Path) -> None:
         resolve(tmp_path)
     (tmp_path / "checkpoints/b.pth").unlink()
     assert resolve(tmp_path).weights == tmp_path / "checkpoints/a.pth"
+
+
+def test_what_a_trainer_calls_pt_is_found_where_there_is_no_pth(hub: Path, tmp_path: Path) -> None:
+    name = "checkpoints/LongSANA_2B_480p_self_forcing.pt"
+    local = tmp_path / "local"
+    (local / "checkpoints").mkdir(parents=True)
+    (local / name).touch()
+    folder = cached(hub, local, "someone/LongSANA_2B_480p_self_forcing")
+    assert resolve(local).weights == local / name
+    found = resolve("someone/LongSANA_2B_480p_self_forcing")
+    assert (found.weights, kind_of(found)) == (folder / name, Kind.LONGSANA)
+    assert any(fnmatch(name, pattern) for pattern in HUB_FILES), "it is downloaded, too"
 
 
 @pytest.fixture

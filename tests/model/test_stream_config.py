@@ -17,6 +17,7 @@ def test_a_folder_without_the_file_streams_as_longsana(tmp_path: Path) -> None:
     assert (config.height, config.width, config.block, config.first_block_latent_frames) == (480, 832, 10, 10)
     assert (config.timesteps, config.shift, config.sampler) == ((1000, 960, 889, 727), 7.0, "renoise")
     assert config.window_blocks is None
+    assert (config.lowercase, config.motion_score, config.complex_human_instruction) == (False, 10, "image")
 
 
 def test_what_the_file_says_arrives(tmp_path: Path) -> None:
@@ -73,6 +74,7 @@ def test_what_the_file_says_arrives(tmp_path: Path) -> None:
         ("guidance_scale", -1),
         ("max_tokens", 0),
         ("motion_score", "fast"),
+        ("complex_human_instruction", "video"),
         ("vocabulary", []),
         ("known_words", "surf"),
         ("known_words", None),

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import SanaVideoPipeline
+from diffusers import SanaPipeline, SanaVideoPipeline
 
 from model.stream_config import StreamConfig
 from model.text import CACHED_PROMPTS, TextEncoder
@@ -32,8 +32,8 @@ def pipeline_of(text: TextEncoder) -> SanaVideoPipeline:
 @pytest.mark.parametrize("prompt", PROMPTS, ids=["plain", "empty", "too long"])
 @pytest.mark.parametrize("instruction", [True, False], ids=["instruction", "bare"])
 def test_equals_diffusers(tiny_model: Path, prompt: str, instruction: bool) -> None:
-    """The released form: instruction, motion score, [0] + last 299."""
-    text = load(tiny_model, motion_score=30, complex_human_instruction=instruction)
+    """The form of diffusers' pipelines: instruction, lower case, motion score, [0] + last 299."""
+    text = load(tiny_model, lowercase=True, motion_score=30, complex_human_instruction=instruction)
     embeds, mask = text.encode(prompt)
     negative_embeds, negative_mask = text.encode_negative("a train")
     lines = DIFFUSERS_DEFAULTS["complex_human_instruction"].default if instruction else None
@@ -47,6 +47,23 @@ def test_equals_diffusers(tiny_model: Path, prompt: str, instruction: bool) -> N
     assert embeds.shape == (1, 300, text.width)
     for ours, their in zip((embeds, mask, negative_embeds, negative_mask), theirs, strict=True):
         torch.testing.assert_close(ours, their)
+
+
+def test_longsana_reads_prompts_as_in_its_training(tiny_model: Path) -> None:
+    """Without a `stream.json`: SANA's instruction for images, case kept, motion score 10."""
+    text = TextEncoder.from_pretrained(tiny_model, StreamConfig())
+    instruction = "\n".join(inspect.signature(SanaPipeline.__call__).parameters["complex_human_instruction"].default)
+    assert "for image generation" in instruction
+    assert instruction.count("'") == 2
+    instruction = instruction.replace("'", '"')
+    embeds, mask = text.encode(" A red Sailboat ")
+    ids = text.tokenizer.encode(f"{instruction}A red Sailboat motion score: 10.")
+    alone = text.encoder(torch.tensor([ids])).last_hidden_state  # causal: what is padded behind changes nothing
+    first = len(text.tokenizer.encode(instruction)) - 1
+    count = len(ids) - first
+    assert mask[0].tolist() == [1] * (1 + count) + [0] * (299 - count)
+    torch.testing.assert_close(embeds[:, :1], alone[:, :1], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(embeds[:, 1 : 1 + count], alone[:, first:], atol=1e-5, rtol=1e-5)
 
 
 def test_the_instruction_is_seen(tiny_model: Path) -> None:

@@ -61,6 +61,7 @@ def test_what_it_is(checkpoint: Checkpoint) -> None:
     assert (checkpoint.vae.spatial_factor, checkpoint.vae.temporal_factor) == (32, 8)
     assert (checkpoint.config.height, checkpoint.config.width) == (64, 128)
     assert checkpoint.config.first_block_latent_frames == 11
+    assert (checkpoint.config.lowercase, checkpoint.config.motion_score) == (True, 30)
     published = SimpleNamespace(sample_size=22, patch_size=(1, 1, 1))
     config = clip_config(checkpoint.config, checkpoint.scheduler, published, 32, 8)
     assert (config.height, config.width) == (704, 1280)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,9 @@ def test_forms_that_diffusers_cannot_open(tmp_path: Path, tiny_model: Path) -> N
     longsana = SanaVideoPipeline.from_pretrained(file.rename(tmp_path / "LongLive.pth"))
     assert longsana.longsana
     assert longsana.stream_config == load_config(resolve(tmp_path))
+    prepared = longsana._prepare(inspect.signature(SanaVideoPipeline.__call__), ("the Sea",), {})
+    assert "descriptions suitable for image generation" in prepared["complex_human_instruction"][0]
+    assert longsana._text_preprocessing("the Sea ") == ["the Sea"]
     shutil.rmtree(tmp_path / "vae")
     assert SanaVideoPipeline.from_pretrained(tmp_path / "LongLive.pth").vae is None
 
