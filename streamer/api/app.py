@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from streamer.api import events, loras, model, problems, steers, streams, video, videos, whep
 from streamer.api import page as pages
 from streamer.api.auth import HostCheck, OriginCheck
+from streamer.api.head import Head, as_asked
 from streamer.api.limits import BodyLimit
 from streamer.api.state import State
 from streamer.clips.manager import Clips
@@ -41,21 +42,9 @@ class Files(StaticFiles):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await super().__call__(scope, receive, send)
+            await super().__call__(as_asked(scope), receive, send)
         else:
             await problems.Problem(404, "not-found", "nothing is here").response(None)(scope, receive, send)
-
-
-class Head:
-    """ASGI middleware: HEAD is answered as GET is; the server below leaves out the body (RFC 9110, 9.3.2)."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "HEAD":
-            scope = {**scope, "method": "GET"}
-        await self._app(scope, receive, send)
 
 
 class Stamp:

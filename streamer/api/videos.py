@@ -12,6 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 from streamer.api import forms, images
 from streamer.api.auth import require_admin, require_control
 from streamer.api.bodies import VideoBody
+from streamer.api.head import as_asked
 from streamer.api.problems import Problem
 from streamer.api.state import State, StateOf
 from streamer.clips.spec import CreateClip, clip_order
@@ -150,7 +151,7 @@ class _Ranges(FileResponse):
             if not refused:
                 await send(message)
 
-        await super().__call__(scope, receive, checked)
+        await super().__call__(as_asked(scope), receive, checked)
         if refused:
             problem = Problem(416, "range-invalid", "the file has no such range of bytes", field="Range")
             await problem.response(scope.get("state", {}).get("request_id"))(scope, receive, send)
