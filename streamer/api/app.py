@@ -66,6 +66,7 @@ class Stamp:
                 headers["X-Request-ID"] = request_id
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Referrer-Policy"] = "no-referrer"
+                headers.setdefault("Cache-Control", "no-cache")  # the next server may have another model and page
                 headers.setdefault("Content-Security-Policy", _POLICY)
             await send(message)
 

@@ -35,7 +35,7 @@ async def page(file: Path, request: Request, state: State, stream: str) -> HTMLR
     if session is not None and not session.over:
         base = str(request.base_url).rstrip("/")
         html = html.replace(HEAD_END, _preview(session, base, stream) + HEAD_END, 1)
-    return HTMLResponse(html, headers={"Cache-Control": "no-cache"})
+    return HTMLResponse(html)
 
 
 def _preview(session: Session, base: str, stream: str) -> str:

@@ -13,6 +13,7 @@ import httpx
 import psutil
 from playwright.async_api import expect
 from serving import Server, serve
+from tiny import save_tiny_model
 from viewer import Opener
 
 
@@ -130,6 +131,21 @@ async def test_a_server_that_was_killed_and_started_anew_is_seen_warming_up(view
             await viewer.state("live", within_s=60)
             await viewer.flag("mountains", "shown")
             assert "behind" not in await viewer.page.evaluate("states")  # there was nothing to go back to
+
+
+async def test_a_server_that_is_started_anew_may_have_another_model(
+    view: Opener, tiny_model: Path, tmp_path: Path
+) -> None:
+    harbour = {"scene": [{"name": "harbour", "prompt": "a harbour", "synonyms": []}]}
+    other = save_tiny_model(tmp_path / "other", vocabulary=harbour)
+    async with serve(tiny_model, "--rate-hz", "8", "--threads", "1") as first:
+        viewer = await view(url=first.url)
+        await viewer.plays(4)
+        await expect(viewer.page.locator(".pad", has_text="mountains")).to_be_visible()
+    async with serve(other, "--rate-hz", "8", "--threads", "1", "--port", first.url.rsplit(":", 1)[1]):
+        await expect(viewer.page.locator(".pad", has_text="harbour")).to_be_visible(timeout=60_000)
+        await expect(viewer.page.locator(".pad", has_text="mountains")).to_have_count(0)
+        await viewer.state("live", within_s=60)
 
 
 async def test_a_stream_that_is_over_is_gone_and_can_be_replayed(view: Opener, api: httpx.AsyncClient) -> None:

@@ -12,6 +12,8 @@ const FULL = ["capacity-full", "viewers-full"];
 
 /** @typedef {"connecting" | "warming" | "live" | "reconnecting" | "full" | "gone" | "clips"} Phase */
 
+/** @typedef {{stream: import("./api.js").Stream, model: import("./api.js").Model}} Found */
+
 /** Nothing comes of waiting for a picture in these. @type {Phase[]} */
 const OVER = ["gone", "full", "clips"];
 
@@ -96,11 +98,28 @@ export class Attachment {
 
   /** The server speaks of another stream under the same name: it was started anew. */
   async refresh() {
-    const stream = await this.api.stream().catch(() => null);
-    if (!stream) return;
-    this.stream = stream;
-    this.onstream(stream);
+    const found = await this.#ask().catch(() => null);
+    if (!found) return;
+    this.#take(found);
     this.onchange();
+  }
+
+  /**
+   * The stream, and its model. `main` with another id is that of a server that was started anew, perhaps with another model.
+   * @returns {Promise<Found>}
+   */
+  async #ask() {
+    const [stream, model] = await Promise.all([this.api.stream(), this.model ?? this.api.model()]);
+    const other = this.stream && this.stream.id !== stream.id;
+    return { stream, model: other ? await this.api.model() : model };
+  }
+
+  /** @param {Found} found */
+  #take({ stream, model }) {
+    const other = JSON.stringify(model) !== JSON.stringify(this.model);
+    [this.stream, this.model] = [stream, model];
+    if (other) this.onmodel(model);
+    this.onstream(stream);
   }
 
   /**
@@ -118,9 +137,9 @@ export class Attachment {
     this.#looking = true;
     while (search === this.#search) {
       try {
-        const [stream, model] = await Promise.all([this.api.stream(), this.model ?? this.api.model()]);
+        const found = await this.#ask();
         if (search !== this.#search) return;
-        this.#found(stream, model);
+        this.#found(found);
         return;
       } catch (error) {
         if (search !== this.#search) return;
@@ -130,19 +149,12 @@ export class Attachment {
     }
   }
 
-  /**
-   * @param {import("./api.js").Stream} stream
-   * @param {import("./api.js").Model} model
-   */
-  #found(stream, model) {
+  /** @param {Found} found */
+  #found(found) {
+    const { stream } = found;
     this.#looking = false;
-    this.stream = stream;
     this.problem = null;
-    if (!this.model) {
-      this.model = model;
-      this.onmodel(model);
-    }
-    this.onstream(stream);
+    this.#take(found);
     if (stream.status === "ended" || stream.status === "failed") return this.#ended(stream.reason ?? stream.status);
     this.events.start(stream.seq);
     this.feed.start();
@@ -173,16 +185,14 @@ export class Attachment {
 
   /** The model makes clips: there is no stream, and none to wait for. */
   async #clips() {
-    const model = this.model ?? (await this.api.model().catch(() => null));
+    const model = await this.api.model().catch(() => null);
     if (!model) return pause(this.#backoff.next());
     this.#search++;
     this.#looking = false;
     this.feed.stop();
     this.events.stop();
-    if (!this.model) {
-      this.model = model;
-      this.onmodel(model);
-    }
+    this.model = model;
+    this.onmodel(model);
     this.#enter("clips");
   }
 
@@ -272,9 +282,9 @@ export class Attachment {
   /** The picture stopped: is the stream still there? */
   async #check() {
     try {
-      const stream = await this.api.stream();
-      this.stream = stream;
-      this.onstream(stream);
+      const found = await this.#ask();
+      const { stream } = found;
+      this.#take(found);
       if (stream.status === "ended" || stream.status === "failed") this.#ended(stream.reason ?? stream.status);
     } catch (error) {
       this.#doubt(error);
@@ -300,10 +310,9 @@ export class Attachment {
       if (this.#looking || OVER.includes(this.phase) || document.hidden) continue;
       const search = this.#search;
       try {
-        const stream = await this.api.stream();
+        const found = await this.#ask();
         if (search !== this.#search) continue;
-        this.stream = stream;
-        this.onstream(stream);
+        this.#take(found);
         this.onchange();
       } catch (error) {
         if (search === this.#search) this.#doubt(error);

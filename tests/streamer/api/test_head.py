@@ -34,6 +34,7 @@ def test_head_reads_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         script = client.head("/js/app.js")
         size = (web_folder() / "js" / "app.js").stat().st_size
         assert (script.status_code, script.headers["content-length"]) == (200, str(size))
+        assert script.headers["cache-control"] == "no-cache"
         assert client.head("/nothing").status_code == 404
         with pytest.raises(AssertionError, match="opened"):
             client.get(content)
