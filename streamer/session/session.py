@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -23,6 +22,7 @@ from streamer.session.spec import StreamSpec
 from streamer.session.states import Status
 from streamer.session.steers import Steer, SteerBook
 from streamer.session.timeline import latent_of
+from streamer.session.timers import Timers
 
 PARK_AFTER_S = 5.0
 """A stream that nobody watches yields its slot after this long."""
@@ -79,11 +79,12 @@ class Session:
         self._parking = False
         self._evicted = False
         self._restarts_s: list[float] = []
-        self._timers: dict[str, asyncio.TimerHandle] = {}
-        self.unwatched_since_s: float | None = self._loop.time()
+        self._timers = Timers()
+        self._created_s = self._loop.time()
+        self.unwatched_since_s: float | None = self._created_s
         self._closing: asyncio.Task[None] | None = None
-        self._arm("idle", wanted.idle_timeout_s, lambda: self.finish(Status.ENDED, "nobody watched"))
-        self._arm("duration", wanted.max_duration_s, lambda: self.finish(Status.ENDED, "its time was over"))
+        self._timers.arm("idle", wanted.idle_timeout_s, lambda: self.finish(Status.ENDED, "nobody watched"))
+        self._timers.arm("duration", wanted.max_duration_s, lambda: self.finish(Status.ENDED, "its time was over"))
         self._reports.status(self.status, None, 0)
         if self.rate_hz < ready.model.rate_hz:
             self._reports.slower(self.rate_hz, ready.model.rate_hz)
@@ -143,8 +144,9 @@ class Session:
 
     @property
     def expires_at(self) -> datetime | None:
-        limit_s = self.spec.max_duration_s
-        return None if limit_s is None else self.created_at + timedelta(seconds=limit_s)
+        """When it ends if nobody comes or goes; None: not by itself."""
+        ends_s = self._timers.first_s("idle", "duration")
+        return None if ends_s is None else self.created_at + timedelta(seconds=ends_s - self._created_s)
 
     @property
     def over(self) -> bool:
@@ -249,7 +251,7 @@ class Session:
         self._parking = self._evicted = False
         self._playback.open()
         if not self._wanted:
-            self._arm("park", PARK_AFTER_S, self.park)
+            self._timers.arm("park", PARK_AFTER_S, self.park)
         elif self.status is Status.PAUSED and self._playback.player.has_picture:
             self._go_live()
 
@@ -282,7 +284,7 @@ class Session:
             self.fail(reason)
             return
         self._restarts_s.append(now_s)
-        self._drop("park")
+        self._timers.drop("park")
         if self.status is Status.PAUSED and not self._wanted:
             self._set(Status.PARKED, reason)
             return
@@ -320,8 +322,7 @@ class Session:
     def _somebody_came(self) -> None:
         self.unwatched_since_s = None
         self._parking &= self._evicted  # too late only if another stream gets the slot
-        self._drop("idle")
-        self._drop("park")
+        self._timers.drop("idle", "park")
         if self.status is Status.PARKED:
             self._set(Status.PAUSED, "waits for a slot")
             self._slots.request(self)
@@ -337,7 +338,7 @@ class Session:
 
     def _everybody_left(self) -> None:
         self.unwatched_since_s = self._loop.time()
-        self._arm("idle", self.spec.idle_timeout_s, lambda: self.finish(Status.ENDED, "nobody watched"))
+        self._timers.arm("idle", self.spec.idle_timeout_s, lambda: self.finish(Status.ENDED, "nobody watched"))
         if self._wanted:
             return
         if self.status is Status.LIVE:
@@ -347,18 +348,18 @@ class Session:
             self._set(Status.PARKED, "nobody watches")
         else:
             self._playback.player.stop()
-            self._arm("park", PARK_AFTER_S, self.park)
+            self._timers.arm("park", PARK_AFTER_S, self.park)
         self._slots.left(self)
 
     def _go_live(self) -> None:
-        self._drop("park")
+        self._timers.drop("park")
         self._set(Status.LIVE)
         self._playback.play()
 
     def _pause(self) -> None:
         self._playback.player.stop()
         self._set(Status.PAUSED, "nobody watches")
-        self._arm("park", PARK_AFTER_S, self.park)
+        self._timers.arm("park", PARK_AFTER_S, self.park)
 
     def park(self, evicted: bool = False) -> None:
         """Yield the slot, keeping a snapshot. `evicted`: another stream needs it, so a viewer now comes too late."""
@@ -366,21 +367,20 @@ class Session:
             self._evicted |= evicted
             return
         self._evicted = evicted
-        self._drop("park")
+        self._timers.drop("park")
         if self.status is Status.LIVE:
             self._pause()
-            self._drop("park")
+            self._timers.drop("park")
         self._parking = True
         if self._playback.ask_snapshot():
-            self._arm("parking", PARK_PATIENCE_S, self._parked)
+            self._timers.arm("parking", PARK_PATIENCE_S, self._parked)
         else:
             self._parked()
 
     def _parked(self) -> None:
         if not self._parking:
             return
-        self._drop("parking")
-        self._drop("park")
+        self._timers.drop("parking", "park")
         self._parking = False
         self._playback.close()
         self._set(Status.PARKED, "another stream needed the slot" if self._evicted else "nobody watches")
@@ -403,8 +403,7 @@ class Session:
         """End or fail the stream. Does nothing when it is over already."""
         if self.over:
             return
-        for name in list(self._timers):
-            self._drop(name)
+        self._timers.clear()
         self._playback.finish(f"the stream has {status}")
         self._set(status, reason)
         self.events.close()
@@ -425,13 +424,3 @@ class Session:
         states.check(self.status, status)
         self.status, self.reason = status, reason
         self._reports.status(status, reason, self.viewers)
-
-    def _arm(self, name: str, delay_s: float | None, callback: Callable[[], None]) -> None:
-        self._drop(name)
-        if delay_s is not None:
-            self._timers[name] = self._loop.call_later(delay_s, callback)
-
-    def _drop(self, name: str) -> None:
-        timer = self._timers.pop(name, None)
-        if timer is not None:
-            timer.cancel()

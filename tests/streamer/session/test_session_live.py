@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 
 import pytest
 from scripted_engine import ScriptedEngine, ScriptedHub, ready, video
@@ -480,7 +481,28 @@ async def test_idle_rules() -> None:
     session = await timed.live()
     await asyncio.sleep(31)
     assert session.status is Status.ENDED
-    assert session.expires_at is not None
+
+
+@virtual
+async def test_expires_at_is_the_earliest_end_in_sight() -> None:
+    def lasts(session: Session) -> timedelta | None:
+        return session.expires_at and session.expires_at - session.created_at
+
+    stage = Stage(idle="end", idle_timeout_s=20.0, max_duration_s=60.0)
+    session = await stage.start()
+    assert lasts(session) == timedelta(seconds=20), "nobody watches yet"
+    await asyncio.sleep(10)
+    stage.hub.join()
+    assert lasts(session) == timedelta(seconds=60)
+    stage.hub.leave()
+    assert lasts(session) == timedelta(seconds=30)
+    stage.hub.join()
+    await asyncio.sleep(35)
+    stage.hub.leave()
+    assert lasts(session) == timedelta(seconds=60), "before it has been idle for long enough"
+    await asyncio.sleep(16)
+    assert (session.status, session.reason, session.expires_at) == (Status.ENDED, "its time was over", None)
+    assert (await Stage(main=True).start()).expires_at is None
 
 
 @virtual
