@@ -132,12 +132,18 @@ async def test_steer_over_the_socket(server: Server) -> None:
         assert codes == ["prompt-empty", "message-unknown", "message-malformed", "message-malformed"]
 
 
-async def test_events_resume(server: Server) -> None:
+async def test_events_resume(http: httpx.AsyncClient, server: Server) -> None:
     path = "/v1/streams/main/events"
     async with connect(socket_url(server, f"{path}?after=0")) as events:
+        body = {"prompt": "night falls", "at": {"in_s": 300}}
+        asked = (await http.post("/v1/streams/main/steers", json=body)).json()
+        queued = await event(events, "steer.queued")
+    await http.delete(f"/v1/streams/main/steers/{asked['id']}")  # nobody listens
+    async with connect(socket_url(server, f"{path}?after={queued['seq']}")) as events:
         first = json.loads(await events.recv())
-    async with connect(socket_url(server, f"{path}?after={first['seq']}")) as events:
-        assert json.loads(await events.recv())["seq"] == first["seq"] + 1
+        assert first["seq"] == queued["seq"] + 1
+        missed = first if first["type"] == "steer.cancelled" else await event(events, "steer.cancelled")
+        assert missed["data"]["id"] == asked["id"]
 
 
 async def test_waiting_steer_can_be_taken_back(http: httpx.AsyncClient) -> None:
