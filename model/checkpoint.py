@@ -91,6 +91,7 @@ def load_checkpoint(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     *,
+    num_attention_heads: int | None = None,
     placement: Placement | None = None,
     precision: Precision | None = None,
     window: Window = None,
@@ -104,6 +105,7 @@ def load_checkpoint(
         path: a diffusers folder; a `.pth` with the folders `vae`, `text_encoder` and `tokenizer` beside it; or a hub
             id, `owner/name` or `owner/name@revision`.
         device, dtype: where the modules go, and the transformer's dtype; the rest as `Placement.of` chooses.
+        num_attention_heads: of a `.pth`, whose weights don't tell; None takes width / 112.
         placement: devices and dtypes part by part, in place of those two.
         precision, window: see `load_config`.
         quantize: the scheme of each part, see `model.quantize`.
@@ -117,7 +119,7 @@ def load_checkpoint(
     schemes = quantize or {}
     require_schemes(schemes, placement)
     config = load_config(source, precision, window)
-    transformer = load_transformer(source, placement.device, placement.dtype)
+    transformer = load_transformer(source, placement.device, placement.dtype, num_attention_heads)
     shares: dict[str, Share] = {}
     if "transformer" in schemes:
         shares["transformer"] = apply_scheme(transformer, schemes["transformer"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from model.loading import add_loading_arguments
+from model.loading import add_heads, add_loading_arguments
 from model.lora_source import located
 from model.source import CheckpointError, resolve
 
@@ -21,7 +21,6 @@ class Check:
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--model", required=True, help="diffusers folder, .pth file or Hugging Face id")
         add_loading_arguments(parser)
-        _add_heads(parser)
         parser.add_argument(
             "--lora",
             action="append",
@@ -45,7 +44,6 @@ class Check:
             logging.disable_progress_bar()
             lines = check(
                 source,
-                num_attention_heads=args.heads,
                 **loading(args),
                 height=args.height,
                 width=args.width,
@@ -68,7 +66,7 @@ class Convert:
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("src", metavar="SRC", help=".pth file, folder or Hugging Face id")
         parser.add_argument("dst", metavar="DST", help="folder to write; must not exist, or be empty")
-        _add_heads(parser)
+        add_heads(parser)
 
     def run(self, args: argparse.Namespace) -> int:
         try:
@@ -84,10 +82,6 @@ class Convert:
             print(f"streamer convert: {error}", file=sys.stderr)
             return BAD_INPUT
         return 0
-
-
-def _add_heads(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--heads", type=int, help="attention heads of a .pth (default: width / 112)")
 
 
 check = Check()

@@ -10,8 +10,14 @@ from model.source import CheckpointError
 WINDOW_BLOCKS = 4096
 
 
+def add_heads(parser: argparse.ArgumentParser) -> None:
+    """What a `.pth` doesn't say of its transformer."""
+    parser.add_argument("--heads", type=int, help="attention heads of a .pth (default: width / 112)")
+
+
 def add_loading_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that `loading` reads."""
+    add_heads(parser)
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: %(default)s)")
     parser.add_argument(
         "--dtype", choices=["bf16", "fp16", "fp32"], help="of the transformer (default: as the device)"
@@ -65,4 +71,10 @@ def loading(args: argparse.Namespace) -> dict[str, Any]:
     dtypes = [DTYPES[name] if name else None for name in (args.dtype, args.vae_dtype, args.text_dtype)]
     placement = Placement.of(device, *dtypes, text_offload=args.text_offload)
     schemes = parse(args.quantize)
-    return {"placement": placement, "precision": args.precision, "window": args.window, "quantize": schemes}
+    return {
+        "num_attention_heads": args.heads,
+        "placement": placement,
+        "precision": args.precision,
+        "window": args.window,
+        "quantize": schemes,
+    }

@@ -117,7 +117,7 @@ def config_of(tensors: Mapping[str, Tensor], heads: int | None = None) -> dict[s
     if heads is None and width % HEAD_CHANNELS:
         raise CheckpointError(
             f"a width of {width} is not made of heads of {HEAD_CHANNELS}: give num_attention_heads "
-            "(streamer check and convert: --heads)"
+            "(on the command line: --heads)"
         )
     heads = width // HEAD_CHANNELS if heads is None else heads
     if heads < 1 or width % heads or width // heads % 2 or width // heads < 6:

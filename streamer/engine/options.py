@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 
 WINDOW_BLOCKS = 4096
-FLAGS = ("vae_dtype", "text_dtype", "text_offload", "precision", "window", "quantize", "lora")
+FLAGS = ("vae_dtype", "text_dtype", "text_offload", "precision", "window", "quantize", "lora", "heads")
 """Those that `serve` hands on as they are, by their names in the parsed arguments."""
 
 
 def add_loading_options(parser: argparse.ArgumentParser) -> None:
     """The options of `serve` and of the worker."""
     add = parser.add_argument
+    add("--heads", type=int, help="attention heads of a .pth (default: width / 112)")
     add("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: %(default)s)")
     add("--dtype", choices=["bf16", "fp16", "fp32"], help="of the transformer (default: what suits the device)")
     add("--vae-dtype", choices=["bf16", "fp32"], help="of the VAE (default: as the transformer)")

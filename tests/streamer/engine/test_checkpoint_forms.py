@@ -39,6 +39,19 @@ async def test_a_pth_is_served(pth: Path) -> None:
     assert len(ready.model.weights_hash) == 64
 
 
+async def test_heads_that_no_width_tells_are_told(pth: Path) -> None:
+    torch.save({"state_dict": random_pth(width=96, layers=1, channels=16, captions=32)}, pth)
+    engine = await Engine.start(pth, dtype="fp32", rate_hz=8, threads=1)
+    with pytest.raises(EngineError, match=r"width of 96 is not made of heads of 112: give .*--heads"):
+        await asyncio.wait_for(engine.wait_ready(), PATIENCE_S)
+    await engine.close()
+    engine = await Engine.start(pth, dtype="fp32", rate_hz=8, threads=1, loading=("--heads", "4"))
+    try:
+        assert (await asyncio.wait_for(engine.wait_ready(), PATIENCE_S)).model.streaming == "blocks"
+    finally:
+        await engine.close()
+
+
 async def test_a_lone_pth_says_what_it_lacks(pth: Path) -> None:
     shutil.rmtree(pth.parent.parent / "vae")
     shutil.rmtree(pth.parent.parent / "text_encoder")

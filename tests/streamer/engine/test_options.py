@@ -30,10 +30,10 @@ def parsed(*given: str) -> argparse.Namespace:
 
 
 def test_the_worker_gets_what_serve_was_told() -> None:
-    text = "--vae-dtype fp32 --text-dtype bf16 --window 7 --text-offload --precision reference"
+    text = "--heads 4 --vae-dtype fp32 --text-dtype bf16 --window 7 --text-offload --precision reference"
     told = parsed(*text.split(), "--quantize", "int8", "--quantize", "text_encoder=bnb4")
     assert (told.vae_dtype, told.text_dtype, told.window) == ("fp32", "bf16", 7)
-    assert (told.text_offload, told.precision) == (True, "reference")
+    assert (told.heads, told.text_offload, told.precision) == (4, True, "reference")
     assert told.quantize == ["int8", "text_encoder=bnb4"]
     assert parsed("--window", "none").window == "none"
     assert {getattr(parsed(), name) or None for name in FLAGS} == {None}
