@@ -142,7 +142,7 @@ class Steps:
         return Batch(latents, text, mask, torch.tensor([draw_lengths(kind, self._rng) for _ in range(count)]))
 
     def __call__(self) -> None:
-        loss = self.flow.loss(self.batch(), self_made=False)
+        loss = self.flow.loss(self.batch())
         loss.backward()
         self.optimisers.step(1e-6)
         self.average.update(self.named)

@@ -1,10 +1,10 @@
 """Train the starter's transformer: `python -m model.training.dit --stages short,long,distill --run RUN --out OUT`.
 
 *short*: clips of two blocks, nearly half with a steer, so that the text is what counts. *long*: clips of many blocks,
-part of the past self-made, rate to zero: this is what keeps an endless stream from drifting; half of the steps stay
-short ones, since a subject that the past does not show is what is hard to draw. *distill*: few Euler steps that land
-where many did. A piece may be one stage or several. RUN keeps the resumable state of all stages, OUT gets the
-averaged weights of each in half precision. VAE and text encoder are read from --vae and --text.
+often with a past that the net has made itself, rate to zero: this is what keeps an endless stream from drifting; part
+of the steps stay short ones, since a subject that the past does not show is what is hard to draw. *distill*: few
+Euler steps that land where many did. A piece may be one stage or several. RUN keeps the resumable state of all
+stages, OUT gets the averaged weights of each in half precision. VAE and text encoder are read from --vae and --text.
 
 With --gpus N each of so many processes has its own clips and GPU; the batch grows by as much.
 """
@@ -29,6 +29,7 @@ from model.training.distill import Student, Teacher, Walks
 from model.training.flow import Batch, BlockFlow, Net
 from model.training.optim import Average, Optimisers, warm_flat_linear
 from model.training.ranks import Ranks, spawn
+from model.training.rollout import RollOut
 from model.training.rows import initialise
 from model.training.runs import Clock, load_state, pick_device, read_shards, save_state, say, write_shards
 from model.training.text import MAX_TOKENS
@@ -52,7 +53,7 @@ class Part:
         clips: clips a step, for 800 rows.
         start_clips: clips made before the first step.
         share: of the stage's steps.
-        self_made: share of these steps with a partly predicted past.
+        self_made: share of these steps whose past the net has made itself.
     """
 
     kind: ClipKind
@@ -84,12 +85,14 @@ SHORT = ClipKind(2, 2 * BLOCK_FRAMES, 0.5)
 STAGES = {
     "short": Stage((Part(SHORT, 51, 768),), 2, 0.8, 1.0, 0.5),
     "long": Stage(
-        (Part(ClipKind(9, 9 * BLOCK_FRAMES, 0.2), 10, 160, 0.5, self_made=0.4), Part(SHORT, 51, 768, 0.5)),
+        (Part(ClipKind(9, 9 * BLOCK_FRAMES, 0.2), 10, 160, 0.55, self_made=0.5), Part(SHORT, 51, 768, 0.45)),
         2, 0.3, 0.8, 0.01,
     ),
     "distill": Stage((Part(ClipKind(8, 8 * BLOCK_FRAMES, 0.3), 6, 96),), 4, 0.3, 0.25, 0.01),
 }  # fmt: skip
 ROWS = 800
+MOST_ROUNDS = 3
+"""Of a self-made past, see `model.training.rollout`."""
 APART = 7919
 """Between the seeds of ranks."""
 
@@ -272,7 +275,13 @@ class Training:
         parts, shares = self.stage.parts, [part.share for part in self.stage.parts]
         while True:
             (part,) = self._dice.choices(parts, shares)
-            yield flow.loss(self.draw(part, self.clips(part)), self._dice.random() < part.self_made)
+            batch = self.draw(part, self.clips(part))
+            rounds = self._dice.randint(1, MOST_ROUNDS) if self._dice.random() < part.self_made else 0
+            yield flow.loss(batch, self._roll_out(part)(batch, rounds) if rounds else None)
+
+    def _roll_out(self, part: Part) -> RollOut:
+        rows = self.clips(part) * (part.kind.frames - 1)
+        return RollOut(self.net, rows + -rows % 8, self.device)
 
     def _distill_losses(self) -> Any:
         args, copies = self.args, 2 if self.args.guidance != 1.0 else 1

@@ -186,30 +186,23 @@ class BlockFlow:
         v, _ = self.net.rows(latents, timestep, *text.rows(text.index), at.layout)
         return v[at.clean : at.used]
 
-    def loss(self, batch: Batch, self_made: bool) -> Tensor:
-        """Return the mean squared error of v over all noisy rows; `self_made`: the past is partly predicted."""
+    def loss(self, batch: Batch, past: Tensor | None = None) -> Tensor:
+        """Return the mean squared error of v over all noisy rows.
+
+        Args:
+            batch: clips to aim at.
+            past: `(clips, frames, z, h, w)` what blocks read instead of the clips' own, a little disturbed, frames,
+                see `model.training.rollout`.
+        """
         at = self.place(batch)
         x0 = batch.frames.flatten(0, 1)
         text = self.text(batch, at)
-        clean = x0[at.past]
-        if self_made:
-            clean = self._self_made(x0, clean, text, at)
+        clean = disturb(x0[at.past], at) if past is None else past.flatten(0, 1)[at.past]
         target = x0.repeat(self.copies, 1, 1, 1)
         sigma = sample_sigma(at.groups, target.device)[at.noisy_group]
         noisy, noise = add_noise(target, sigma)
-        v = self.predict(disturb(clean, at), noisy, sigma, text, at)
+        v = self.predict(clean, noisy, sigma, text, at)
         return F.mse_loss(v.float(), noise.float() - target.float())
-
-    @torch.no_grad()
-    def _self_made(self, x0: Tensor, clean: Tensor, text: RowText, at: Placed) -> Tensor:
-        """Replace 70% of the past blocks by one-step predictions from much noise."""
-        target = x0.repeat(self.copies, 1, 1, 1)
-        sigma = (0.35 + 0.65 * torch.rand(at.groups, device=x0.device))[at.noisy_group]
-        noisy, _ = add_noise(target, sigma)
-        v = self.predict(disturb(clean, at), noisy, sigma, text, at)
-        made = (noisy - wide(sigma).to(v.dtype) * v)[at.past]
-        replaced = (torch.rand(at.groups, device=clean.device) < 0.7)[at.group[: at.clean]]
-        return torch.where(wide(replaced), made, clean)
 
 
 def wide(rows: Tensor) -> Tensor:

@@ -91,14 +91,14 @@ def test_rate_curve() -> None:
 def test_flow_loss_reaches_every_parameter(net: Net) -> None:
     for parameter in net.transformer.parameters():
         nn.init.normal_(parameter, std=0.2)
-    BlockFlow(net, 2, 50, torch.device("cpu")).loss(_batch(), self_made=True).backward()
+    BlockFlow(net, 2, 50, torch.device("cpu")).loss(_batch(), torch.randn(3, 6, 16, SIZE, SIZE)).backward()
     silent = [name for name, p in net.transformer.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert silent == []
 
 
 def test_too_few_rows_are_refused(net: Net) -> None:
     with pytest.raises(ValueError, match="48 rows, more than 40"):
-        BlockFlow(net, 2, 40, torch.device("cpu")).loss(_batch(), self_made=False)
+        BlockFlow(net, 2, 40, torch.device("cpu")).loss(_batch())
 
 
 def test_rows_share_noise_by_block_and_know_their_caption() -> None:
