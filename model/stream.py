@@ -6,9 +6,9 @@ may stand at different denoising steps, positions and prompts; iterating one str
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -16,58 +16,19 @@ import torch
 from torch import Tensor
 
 from model.adapted import NO_ADAPTERS, Adapter, AdapterSet
+from model.block import Block
 from model.conditioning import Conditioning, given_latent
 from model.noise import Noise, block_noise
 from model.passes import Row, run_rows
-from model.precision import REFERENCE_BLOCKS, Precision, PrecisionError, rounded, rounded_dtype
-from model.sampler import (
-    Commit,
-    Denoise,
-    SamplerName,
-    Step,
-    adams_bashforth,
-    block_steps,
-    clean_estimate,
-    euler,
-    renoise,
-)
+from model.precision import REFERENCE_BLOCKS, Precision, PrecisionError, rounded_dtype
+from model.sampler import Commit, Denoise, SamplerName, block_steps
 from model.snapshot import Snapshot
-from model.state import StateLayout, StatePool, layout_of
+from model.state import StatePool
 from model.stream_config import StreamConfig
+from model.stream_pool import new_pool, stream_layout
 from model.transformer import SanaVideoTransformer3DModel
 
-
-def new_pool(
-    transformer: SanaVideoTransformer3DModel,
-    height: int,
-    width: int,
-    config: StreamConfig | None = None,
-    *,
-    slab: int = 2,
-) -> StatePool:
-    """An empty pool for streams of one latent size.
-
-    Args:
-        transformer: whose state it holds; gives dtype and device.
-        height, width: of the latents.
-        config: gives window, sink and decay; None for LongSANA's.
-        slab: by how many slots it grows.
-    """
-    layout = _layout(transformer, height, width, config or StreamConfig())
-    return StatePool(layout, transformer.dtype, transformer.device, slab)
-
-
-def _layout(transformer: SanaVideoTransformer3DModel, height: int, width: int, config: StreamConfig) -> StateLayout:
-    return layout_of(
-        transformer.config,
-        height,
-        width,
-        window=config.window_blocks,
-        window_group=config.window_group,
-        sink=config.sink_blocks,
-        decay=config.decay,
-        key_dtype=rounded_dtype(config.precision, transformer.dtype) or torch.float32,
-    )
+__all__ = ["LatentStream", "advance", "new_pool"]
 
 
 class LatentStream(Iterator[Tensor]):
@@ -160,7 +121,7 @@ class LatentStream(Iterator[Tensor]):
         self.on_pass: Callable[[Denoise, Tensor], Tensor] | None = None
         self._noise = noise
         self._rounding = rounded_dtype(self.config.precision, transformer.dtype)
-        layout = _layout(transformer, height, width, self.config)
+        layout = stream_layout(transformer, height, width, self.config)
         self.pool = pool or StatePool(layout, transformer.dtype, transformer.device, slab=1)
         if self.pool.layout != layout:
             raise ValueError(f"the pool is for {self.pool.layout}, the stream needs {layout}")
@@ -180,10 +141,8 @@ class LatentStream(Iterator[Tensor]):
         self._slots = [self.pool.acquire() for _ in range(self._told.guidance.rows)]
         self._next_frame = first_frame
         self._block_index = 0
-        self._steps: deque[Step] = deque()
-        self._latents: Tensor | None = None
+        self._making: Block | None = None
         self._clean: Tensor | None = None
-        self._flow_before: tuple[Tensor, float] | None = None  # of the pass before, with its sigma
 
     # -- where it stands ---------------------------------------------------------------------------------------
 
@@ -200,17 +159,17 @@ class LatentStream(Iterator[Tensor]):
     @property
     def at_boundary(self) -> bool:
         """Whether no block is under way."""
-        return not self._steps
+        return self._making is None
 
     @property
     def steps_left(self) -> int:
         """Transformer passes left in the block under way, commit included; 0 at a boundary."""
-        return len(self._steps)
+        return 0 if self._making is None else len(self._making.steps)
 
     @property
     def next_block(self) -> int:
         """Latent frames of the block under way or to come."""
-        known = self._image if self._latents is None else self._latents
+        known = self._image if self._making is None else self._making.latents
         if known is not None:
             return int(known.shape[2])
         return self.config.first_block_latent_frames if self._block_index == 0 else self.block
@@ -218,8 +177,8 @@ class LatentStream(Iterator[Tensor]):
     @property
     def passes_ahead(self) -> int:
         """Transformer passes, commit included, to the end of the block under way or to come."""
-        if self._steps or self._image is not None:
-            return len(self._steps)
+        if self._making is not None or self._image is not None:
+            return self.steps_left
         return len(self._next_timesteps) + (self._clean is not None)
 
     @property
@@ -331,8 +290,7 @@ class LatentStream(Iterator[Tensor]):
         self._image = image
         self._next_frame, self._block_index = snapshot["next_frame"], snapshot["block_index"]
         self.seed = snapshot["seed"]
-        self._steps.clear()
-        self._latents = None
+        self._making = None
 
     def _hold(self, count: int) -> None:
         while len(self._slots) > count:
@@ -343,8 +301,7 @@ class LatentStream(Iterator[Tensor]):
     def release(self) -> None:
         """Give the slots back; the stream is over."""
         self._hold(0)
-        self._steps.clear()
-        self._latents = self._clean = self._image = None
+        self._making = self._clean = self._image = None
 
     # -- running -----------------------------------------------------------------------------------------------
 
@@ -358,7 +315,7 @@ class LatentStream(Iterator[Tensor]):
         """Start the next block if none is under way: the steer takes effect, its noise is drawn."""
         if not self._slots:
             raise RuntimeError("the stream was released")
-        if self._steps:
+        if self._making is not None:
             return
         if self._rounding is not None and self.config.sums_run and self._block_index >= REFERENCE_BLOCKS:
             raise PrecisionError
@@ -372,12 +329,9 @@ class LatentStream(Iterator[Tensor]):
                 self.pool.copy(self._slots[0], self._slots[1])
         if self._image is not None:
             return
-        frames = self.next_block
         commit = self._clean is not None
         steps = block_steps(self._next_timesteps, self.config.shift, commit=commit, rounded_to=self._rounding)
-        self._steps.extend(steps)
-        self._latents = self._draw(frames, 0)
-        self._flow_before = None
+        self._making = Block(steps, partial(self._draw, self.next_block), self.config.sampler, self._rounding)
 
     def _draw(self, frames: int, pass_: int) -> Tensor:
         source = self.seed if self._noise is None else self._noise
@@ -386,9 +340,9 @@ class LatentStream(Iterator[Tensor]):
 
     def _rows(self) -> list[Row]:
         """The rows of the step to do: one a slot, the conditional one first; none for a given block."""
-        if not self._steps:
+        if self._making is None:
             return []
-        step = self._steps[0]
+        step = self._making.steps[0]
         texts = [self._commit_text if isinstance(step, Commit) else self._told.text]
         negative = self._told.guidance.negative
         if len(self._slots) == 2 and negative is not None:
@@ -398,8 +352,7 @@ class LatentStream(Iterator[Tensor]):
             latents, timestep = self._clean, 0.0
             frame, block = self._next_frame - latents.shape[2], self._block_index - 1
         else:
-            assert self._latents is not None
-            latents, timestep = self._latents, step.timestep
+            latents, timestep = self._making.latents, step.timestep
             frame, block = self._next_frame, self._block_index
         commit = isinstance(step, Commit)
         return [
@@ -409,40 +362,28 @@ class LatentStream(Iterator[Tensor]):
 
     def _finish(self, flows: list[Tensor]) -> Tensor | None:
         """Take the flow of each row, (1, channels, frames, height, width); gives the block if it is clean now."""
-        if self._image is not None:
-            self._latents, self._image = self._image, None
-            return self._end_block()
-        step = self._steps.popleft()
+        block = self._making
+        if block is None:
+            assert self._image is not None
+            clean, self._image = self._image, None
+            return self._end_block(clean)
+        step = block.steps.popleft()
         if isinstance(step, Commit):
             return None
-        assert self._latents is not None
         flow = flows[0].float()
         if len(flows) == 2:
             aside = flows[1].float()
             flow = aside + self._told.guidance.scale * (flow - aside)
-        if self.config.sampler != "renoise":
-            self._latents = self._integrate(self._latents, flow, step)
-        else:
-            self._latents = rounded(clean_estimate(self._latents, flow, step.sigma), self._rounding)
-            if self._steps:
-                fresh = rounded(self._draw(self._latents.shape[2], step.index + 1), self._rounding)
-                self._latents = rounded(renoise(self._latents, fresh, step.next_sigma), self._rounding)
+        block.denoise(step, flow)
         if self.on_pass is not None:
-            self._latents = self.on_pass(step, self._latents)
-        return None if self._steps else self._end_block()
+            block.latents = self.on_pass(step, block.latents)
+        return None if block.steps else self._end_block(block.latents)
 
-    def _integrate(self, latents: Tensor, flow: Tensor, step: Denoise) -> Tensor:
-        before, self._flow_before = self._flow_before, (flow, step.sigma)
-        if self.config.sampler == "euler" or before is None:
-            return euler(latents, flow, step.sigma, step.next_sigma)
-        return adams_bashforth(latents, flow, *before, step.sigma, step.next_sigma)
-
-    def _end_block(self) -> Tensor:
-        assert self._latents is not None
-        self._clean, self._latents = self._latents, None
-        self._next_frame += self._clean.shape[2]
+    def _end_block(self, clean: Tensor) -> Tensor:
+        self._making, self._clean = None, clean
+        self._next_frame += clean.shape[2]
         self._block_index += 1
-        return self._clean.clone()
+        return clean.clone()
 
 
 @torch.no_grad()
