@@ -117,17 +117,13 @@ class Player:
 
     def _show(self) -> Tick | None:
         """Release a picture; None when there never was one."""
-        timeline = self._timeline
         held = self.held_until_s > self._origin_s + self._ticks * self._period_s
         if self._waiting and not (held and self._shown is not None):
             self._shown = self._waiting.popleft()
-            timeline.next_picture += 1
             shown = Tick.PICTURE
         elif self._shown is None:
             return None
         else:
             shown = Tick.HELD if held else Tick.UNDERRUN
-        tick = timeline.tick
-        timeline.tick += 1
-        self._release(self._shown, tick)
+        self._release(self._shown, self._timeline.ticked(shown is Tick.PICTURE))
         return shown

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import deque
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -28,8 +27,6 @@ PARK_AFTER_S = 5.0
 """A stream that nobody watches yields its slot after this long."""
 PARK_PATIENCE_S = 3.0
 """The worker has this long for the snapshot of a stream that is being parked; then an older one has to do."""
-KEPT_NUMBERS = 64
-"""Ticks whose pictures' numbers are known: the encoder is never this many behind."""
 RESTARTS, RESTARTS_WITHIN_S = 3, 60.0
 """A stream that goes on after failures does so at most this often in this time."""
 
@@ -75,7 +72,6 @@ class Session:
         self._playback = Playback(
             self.id, wanted, ready, engine, self._reports, self._release, self, snapshots=keeps_on
         )
-        self._numbers: deque[int] = deque(maxlen=KEPT_NUMBERS)
         self._parking = False
         self._evicted = False
         self._restarts_s: list[float] = []
@@ -103,10 +99,7 @@ class Session:
 
     def picture_at(self, tick: int) -> int:
         """Number of the picture that a recent tick showed; -1 before the first."""
-        if not self._numbers:
-            return self.picture
-        back = min(max(0, self.tick - tick), len(self._numbers) - 1)
-        return self._numbers[-1 - back]
+        return self._playback.timeline.picture_at(tick)
 
     @property
     def viewers(self) -> int:
@@ -414,7 +407,6 @@ class Session:
 
     def _release(self, i420: bytes, tick: int) -> None:
         """Hand a picture to the hub; what it can't take fails this stream, and no other."""
-        self._numbers.append(self.picture)
         try:
             self.hub.release(i420, tick)
         except ValueError as error:

@@ -7,6 +7,7 @@ Picture n, latent frame f, block b and tick k are never mixed: a name says which
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 
 from streamer.engine.blocks import Blocks
@@ -14,6 +15,8 @@ from streamer.engine.info import ModelInfo
 from streamer.engine.protocol import first_picture
 
 PICTURES_PER_LATENT = 4
+KEPT_NUMBERS = 64
+"""Ticks whose pictures' numbers are known: the encoder is never this many behind."""
 
 
 def latent_of(picture: int) -> int:
@@ -50,6 +53,7 @@ class Timeline:
     next_latent: int = 0
     locked: int = field(default=0)
     denoised: int = 0
+    _shown: deque[int] = field(default_factory=lambda: deque(maxlen=KEPT_NUMBERS))
 
     def __post_init__(self) -> None:
         # Whatever comes first can't be steered away: the first block is locked from the start.
@@ -65,6 +69,20 @@ class Timeline:
         """Seconds of video beyond the released picture that exist as clean latent frames."""
         ahead = first_picture(max(self.denoised, self.next_latent)) - self.next_picture
         return max(0, ahead) / self.rate_hz
+
+    def ticked(self, new: bool) -> int:
+        """A tick shows the next picture, or if not `new` the last one again; gives the tick."""
+        self.next_picture += new
+        self.tick += 1
+        self._shown.append(self.next_picture - 1)
+        return self.tick - 1
+
+    def picture_at(self, tick: int) -> int:
+        """The picture that a recent tick showed; -1 before the first."""
+        if not self._shown:
+            return self.next_picture - 1
+        back = min(max(0, self.tick - 1 - tick), len(self._shown) - 1)
+        return self._shown[-1 - back]
 
     def until_s(self, picture: int) -> float:
         """Seconds of video between the next picture to release and `picture`."""
