@@ -14,6 +14,10 @@ from websockets.exceptions import ConnectionClosedError, InvalidStatus, WebSocke
 from streamer_client.errors import StreamerError
 from streamer_client.events import refused
 
+QUEUE = 128
+"""Messages that wait for who takes them. More than the 2 s of video that the server sends unacknowledged: a full
+queue stops the reading, and then no ping is answered."""
+
 
 class VideoSocket:
     """One viewer. Use as an asynchronous context manager, then iterate `messages()`.
@@ -30,7 +34,7 @@ class VideoSocket:
 
     async def __aenter__(self) -> VideoSocket:
         try:
-            socket = self._socket = await connect(self._url, max_size=8 << 20, compression=None, max_queue=16)
+            socket = self._socket = await connect(self._url, max_size=8 << 20, compression=None, max_queue=QUEUE)
             if self._token is not None:
                 await socket.send(json.dumps({"type": "auth", "token": self._token}))
             self.hello = json.loads(await socket.recv())

@@ -1,13 +1,16 @@
-"""A viewer that goes without a word."""
+"""A viewer that goes without a word, and one that only looks like it."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 
 import httpx
 import pytest
+from streamer_client import Client
 from websockets.asyncio.client import ClientConnection, connect
 
 from streamer import cli
@@ -19,35 +22,50 @@ UPGRADE = (
 )
 
 
-async def status(events: ClientConnection) -> tuple[str, int]:
-    """The next status, and how many watch."""
-    while (event := json.loads(await events.recv()))["type"] != "stream.status":
-        pass
-    return event["data"]["status"], event["data"]["viewers"]
-
-
-async def test_a_websocket_that_answers_no_ping_is_no_viewer(
-    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+async def port(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
+    """Of a server in this process, which pings often."""
     monkeypatch.setattr(cli, "PING_INTERVAL_S", 0.1)
-    monkeypatch.setattr(cli, "PONG_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(cli, "PONG_TIMEOUT_S", 1.0)
     listener = cli.listen("127.0.0.1", 0)
-    port = listener.getsockname()[1]
-    serving = asyncio.create_task(cli.serve_on(listener, Settings(model=str(tiny_model), threads=1, rate_hz=8)))
-    try:
-        async with asyncio.timeout(90), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
-            while (await http.get("/v1/streams/main")).status_code != 200:
-                pass
-            # A follower that answers pings, which stays.
-            async with connect(f"ws://127.0.0.1:{port}/v1/streams/main/events?after=0") as events:
-                reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                writer.write(UPGRADE.encode())
-                assert b"101" in await reader.readline()
-                async with asyncio.timeout(15):
-                    for wanted in (("live", 1), ("paused", 0)):
-                        while wanted != (await status(events)):
-                            pass
-                writer.close()
-    finally:
-        serving.cancel()
-        await asyncio.gather(serving, return_exceptions=True)
+    number = listener.getsockname()[1]
+    settings = Settings(model=str(tiny_model), threads=1, rate_hz=16, seed=1)
+    serving = asyncio.create_task(cli.serve_on(listener, settings))
+    async with asyncio.timeout(90), httpx.AsyncClient(base_url=f"http://127.0.0.1:{number}") as http:
+        while (await http.get("/v1/streams/main")).status_code != 200:
+            pass
+    yield number
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
+
+
+async def viewers(events: ClientConnection, kind: str) -> int:
+    """How many watch, by the next event of this kind."""
+    while (event := json.loads(await events.recv()))["type"] != kind:
+        pass
+    return int(event["data"]["viewers"])
+
+
+async def test_a_websocket_that_answers_no_ping_is_no_viewer(port: int) -> None:
+    async with connect(f"ws://127.0.0.1:{port}/v1/streams/main/events?after=0") as events, asyncio.timeout(15):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(UPGRADE.encode())
+        assert b"101" in await reader.readline()
+        while await viewers(events, "stream.status") != 1:
+            pass
+        assert await viewers(events, "stream.status") == 0
+        writer.close()
+
+
+async def test_who_takes_pictures_slowly_stays_a_viewer(port: int) -> None:
+    async with (
+        Client(f"http://127.0.0.1:{port}") as client,
+        connect(f"ws://127.0.0.1:{port}/v1/streams/main/events") as events,
+        aclosing((await client.streams.get("main")).pictures()) as pictures,
+        asyncio.timeout(60),
+    ):
+        await anext(pictures)
+        await anext(pictures)  # asked for, the first one is acknowledged
+        for _ in range(6):  # seconds of video, of which 2 may be under way
+            assert await viewers(events, "clock") == 1
+        await anext(pictures)
