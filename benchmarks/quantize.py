@@ -104,6 +104,7 @@ def quieten() -> None:
     """Leave the table alone on the screen: libraries tell of casts, kernels tried and kernels that don't fit."""
     diffusers_logging.set_verbosity_error()
     warnings.filterwarnings("ignore", module="bitsandbytes")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     inductor.autotune_num_choices_displayed = 0
     logging.getLogger("torch._inductor.select_algorithm").setLevel(logging.CRITICAL)
 
