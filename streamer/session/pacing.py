@@ -159,9 +159,9 @@ class Pacer:
         return next_tick_s + self.timeline.until_s(first_picture(latent))
 
     def lock(self, now_s: float, next_tick_s: float) -> bool:
-        """Lock what is due within C; whether there was anything."""
+        """Lock what is due within C, or before a later tick could lock it in time; whether there was anything."""
         timeline, before = self.timeline, self.timeline.locked
-        lock_s = self.costs.lock_s
+        lock_s = max(self.costs.lock_s, 1.0 / timeline.rate_hz + SLACK_S)
         while self.due_s(timeline.locked, next_tick_s) - now_s <= lock_s:
             timeline.locked = timeline.next_lock(timeline.locked)
         return timeline.locked != before
