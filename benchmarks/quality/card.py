@@ -87,6 +87,11 @@ def _look(rows: Rows) -> Iterator[Line]:
     for column in ("saturation", "contrast"):
         values = ", ".join(f"{cells[column]:.0f}" for cells in marks.values())
         yield f"{column} at {when} (renders {rows['renders'][column]:.0f})", values, ""
+    gaps = ", ".join(f"{cells['colour gap']:.1f}" for cells in marks.values())
+    yield f"mean colour's distance from renders of the same, {when} (of 255)", gaps, ""
+    distances = ", ".join(f"{cells['fréchet']:.0f}" for cells in marks.values())
+    floor = f"{rows['renders']['fréchet']:.0f}"
+    yield f"Fréchet distance to renders, few pictures, {when} (renders {floor})", distances, ""
     worst = max(cells["borders/inside"] for cells in marks.values())
     ratios = ", ".join(f"{cells['borders/inside']:.2f}" for cells in marks.values())
     yield f"picture difference at block borders against inside, {when}", ratios, _met(worst, 1.3, least=False)
@@ -116,8 +121,8 @@ def _image(rows: Rows) -> Iterator[Line]:
 
 def _frechet(rows: Rows) -> Iterator[Line]:
     floor = rows["other renders (floor)"]["distance"]
-    found = f"{rows['streams']['distance']:.0f}"
-    yield f"Fréchet distance of classifier features to renders (renders to renders {floor:.0f})", found, ""
+    found = f"{rows['streams']['distance']:.1f}"
+    yield f"Fréchet distance of classifier features to renders (renders to renders {floor:.1f})", found, ""
 
 
 READERS = {
