@@ -2,8 +2,9 @@
 
 `precise`: the sums that a stream carries are float32, a pass is told its exact timestep, latents are float32.
 `reference`: as the authors' code in the transformer's dtype. In bfloat16 the timesteps 889 and 727 become 888 and
-728, and the sums of k, the denominators made of them and the latents between passes are bfloat16. (In float32 the two
-are one.)
+728, and the sums of k, the denominators made of them and the latents between passes are bfloat16. In any dtype a
+prompt change at block 1 finds block 0 committed under the old prompt and commits it once more on top of that, where
+`precise` commits it once, from nothing. (In float32 the two are one but for this.)
 
 A bfloat16 sum stalls when what is added falls below half of its last digit: it holds 0.89 of the true sum of 400
 blocks and 0.60 of 600. So `reference` refuses to run such a sum past 200 blocks.

@@ -49,7 +49,9 @@ def _rounded(timestep: float, dtype: torch.dtype) -> float:
 
 @dataclass(frozen=True)
 class Commit:
-    """Write the last clean block into the state, at timestep 0."""
+    """Write the last clean block into the state, at timestep 0; `before_steer`: under the text that a steer ended."""
+
+    before_steer: bool = False
 
 
 @dataclass(frozen=True)

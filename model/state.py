@@ -224,6 +224,8 @@ class StatePool:
             tail: (layers, tokens, channels), the block's last frame.
         """
         layout, kinds = self.layout, self._tensors
+        if block == 0:
+            self.clear(slot)  # it may be committed twice, see `model.precision`
         kinds["tail"][slot].copy_(tail)
         sums = kinds["sums"][slot]
         sink = kinds["sink"][slot] if layout.sink else None

@@ -137,7 +137,7 @@ class LatentStream(Iterator[Tensor]):
             adapters=adapters,
         )
         self._image = None if image is None else self._given(image)
-        self._commit_text = self._told.text
+        self._text_before = self._commit_text = self._told.text
         self._slots = [self.pool.acquire() for _ in range(self._told.guidance.rows)]
         self._next_frame = first_frame
         self._block_index = 0
@@ -319,8 +319,9 @@ class LatentStream(Iterator[Tensor]):
             return
         if self._rounding is not None and self.config.sums_run and self._block_index >= REFERENCE_BLOCKS:
             raise PrecisionError
-        self._commit_text = self._told.text
-        if self._told.take():
+        self._text_before = self._commit_text = self._told.text
+        steered = self._told.take()
+        if steered:
             if self.config.recache:
                 self._commit_text = self._told.text
             held, needed = len(self._slots), self._told.guidance.rows
@@ -331,6 +332,8 @@ class LatentStream(Iterator[Tensor]):
             return
         commit = self._clean is not None
         steps = block_steps(self._next_timesteps, self.config.shift, commit=commit, rounded_to=self._rounding)
+        if steered and self._block_index == 1 and self.config.recache and self.config.precision == "reference":
+            steps.insert(0, Commit(before_steer=True))  # block 0 is recached on top of itself, as the authors do
         self._making = Block(steps, partial(self._draw, self.next_block), self.config.sampler, self._rounding)
 
     def _draw(self, frames: int, pass_: int) -> Tensor:
@@ -343,7 +346,9 @@ class LatentStream(Iterator[Tensor]):
         if self._making is None:
             return []
         step = self._making.steps[0]
-        texts = [self._commit_text if isinstance(step, Commit) else self._told.text]
+        texts = [self._told.text]
+        if isinstance(step, Commit):
+            texts = [self._text_before if step.before_steer else self._commit_text]
         negative = self._told.guidance.negative
         if len(self._slots) == 2 and negative is not None:
             texts.append(negative)

@@ -66,16 +66,21 @@ def test_a_prompt_change_is_longsanas_recache() -> None:
     assert close(expected, without) > 1e-3
 
 
-def test_steer_at_block_1_recaches_from_empty() -> None:
-    """The authors' code recaches block 0 on top of itself; ours differs from it by that alone."""
+@pytest.mark.parametrize("window", [None, 2])
+def test_steer_at_block_1_recaches_from_empty(window: int | None) -> None:
+    """The authors' code recaches block 0 on top of itself; `reference` does, `precise` differs by that alone."""
     theirs, ours = make_nets(authors=True)
-    texts = prompts(1, 2, 2, 2)
-    loop = AuthorsLoop(theirs, make_noise(5, 4, H, W), eps=1e-8)
-    expected = loop.blocks(LENGTHS[:4], texts)
-    blocks = run_with_steers(make_stream(ours, texts[0]), texts)
-    assert close(blocks, expected) < 2e-5
+    texts = prompts(1, 2, 2, 3, 3)
+    loop = AuthorsLoop(theirs, make_noise(5, 4, H, W), eps=1e-8, window=window)
+    precise, reference = (
+        run_with_steers(make_stream(ours, texts[0], window=window, precision=precision), texts)
+        for precision in ("precise", "reference")
+    )
+    assert close(precise, loop.blocks(LENGTHS[:5], texts)) < 2e-5
     loop.quirk = True
-    assert close(blocks, loop.blocks(LENGTHS[:4], texts)) > 1e-4
+    expected = loop.blocks(LENGTHS[:5], texts)
+    assert close(reference, expected) < 2e-5
+    assert close(precise, expected) > 1e-4
 
 
 def test_steer_at_block_0_replaces_the_first_prompt() -> None:
