@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor, nn
+from words import Words
 
 from model.sampler import Denoise, renoise, sigma_of
 from model.stream import LatentStream
@@ -16,18 +15,6 @@ from model.transformer import SanaVideoTransformer3DModel
 
 HEIGHT, WIDTH, TOKENS, CAPTION = 4, 6, 5, 16
 CPU = torch.device("cpu")
-
-
-class Words(nn.Module):
-    """A text encoder that is not asked for anything but the empty caption."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.config = type("Config", (), {"bos_token_id": 1})()
-        self.table = nn.Embedding(2, CAPTION)
-
-    def forward(self, ids: Tensor, attention_mask: Tensor) -> Any:
-        return type("Output", (), {"last_hidden_state": self.table(ids)})()
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from words import Words
 
 from model.training.clips import ClipKind, Encoder, draw_lengths
 from model.training.distill import Student, Teacher, euler_sigmas, opening_points, usual_points
@@ -19,18 +19,6 @@ from model.training.rows import initialise
 
 SIZE = 4
 LENGTHS = [[1, 3, 2], [2, 2, 2], [3, 1, 2]]
-
-
-class Words(nn.Module):
-    """A text encoder of one embedding table."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.config = SimpleNamespace(bos_token_id=1)
-        self.table = nn.Embedding(10, 16)
-
-    def forward(self, ids: Tensor, attention_mask: Tensor) -> SimpleNamespace:
-        return SimpleNamespace(last_hidden_state=self.table(ids))
 
 
 @pytest.fixture
