@@ -161,6 +161,11 @@ def load_config(source: Source, precision: Precision | None = None, window: Wind
         config = StreamConfig.load(source.folder)
         if kind_of(source) is Kind.CLIP:
             config = replace(config, **CLIP_TEXT)
+            for name, given in (("precision reference", precision == "reference"), ("window", window is not None)):
+                if given:
+                    raise ValueError(
+                        f"{name}: {source.place.name} is made for whole clips, its streams are clips in a row"
+                    )
         if window == "none":
             config = replace(config, window_blocks=None, window_group=1, trained_latents=None)
         elif window is not None:

@@ -55,6 +55,12 @@ def run(clip: Clip) -> list[Tensor]:
     return parts
 
 
+@pytest.mark.parametrize("given", [{"precision": "reference"}, {"window": 3}, {"window": "none"}])
+def test_what_only_streams_have_is_refused(tiny_720p: Path, given: dict[str, Any]) -> None:
+    with pytest.raises(CheckpointError, match=f"^{next(iter(given))}.* is made for whole clips"):
+        load_checkpoint(tiny_720p, **given)
+
+
 def test_what_it_is(checkpoint: Checkpoint) -> None:
     assert checkpoint.kind is Kind.CLIP
     assert isinstance(checkpoint.vae, WholeVAE)
