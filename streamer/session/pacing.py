@@ -159,10 +159,15 @@ class Pacer:
         return next_tick_s + self.timeline.until_s(first_picture(latent))
 
     def lock(self, now_s: float, next_tick_s: float) -> bool:
-        """Lock what is due within C, or before a later tick could lock it in time; whether there was anything."""
+        """Lock what is due within C, and what is due at the next tick; whether there was anything.
+
+        Locks are made at ticks, so where C is less than a tick, the next one would be too late.
+        """
         timeline, before = self.timeline, self.timeline.locked
-        lock_s = max(self.costs.lock_s, 1.0 / timeline.rate_hz + SLACK_S)
-        while self.due_s(timeline.locked, next_tick_s) - now_s <= lock_s:
+        while (
+            first_picture(timeline.locked) <= timeline.next_picture
+            or self.due_s(timeline.locked, next_tick_s) - now_s <= self.costs.lock_s
+        ):
             timeline.locked = timeline.next_lock(timeline.locked)
         return timeline.locked != before
 

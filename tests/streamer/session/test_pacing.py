@@ -36,6 +36,8 @@ MACHINES = {
     "cuts": ready(pass_s=0.06, decode_s=0.05, steer=2, steer_pass_s=0.045, cuts=True),
     "cuts, blocks of one length": ready(pass_s=0.07, decode_s=0.05, cuts=True),
     "cuts, quick": ready(pass_s=0.02, decode_s=0.01, steer=1, steer_pass_s=0.01, cuts=True),
+    "C less than a tick": ready(pass_s=0.0023, decode_s=0.002),
+    "cuts, C less than a tick": ready(pass_s=0.0023, decode_s=0.002, steer=2, cuts=True),
     "cuts, 8 Hz": ready(pass_s=0.12, decode_s=0.1, rate_hz=8.0, steer=2, steer_pass_s=0.1, cuts=True),
 }
 
@@ -102,6 +104,21 @@ def test_a_boundary_locks_when_its_first_picture_is_due_within_the_lock_time() -
     assert pacer.boundary() == 6
     assert not pacer.lock(early_s, 0.0), "what is locked stays locked"
     assert timeline.locked == 6
+
+
+@pytest.mark.parametrize("pass_s", [0.0023, 0.0065])
+def test_where_c_is_about_a_tick_nothing_locks_sooner_but_what_is_due_next(pass_s: float) -> None:
+    blocks = Blocks(3, 3, 2, True)
+    timeline = Timeline(blocks, 16, next_picture=7)
+    pacer = Pacer(timeline, Costs(Timings(first_block_s=1.0, pass_s=pass_s, passes=4, decode_s=0.002), blocks, 16))
+    assert SLACK_S < pacer.costs.lock_s < 1 / 16 + SLACK_S
+    due_s = 2 / 16
+    assert not pacer.lock(due_s - pacer.costs.lock_s - 0.001, 0.0)
+    assert pacer.lock(due_s - pacer.costs.lock_s + 0.001, 0.0)
+    assert timeline.locked == 4
+    timeline.next_picture = first_picture(4)
+    assert pacer.lock(-1.0, 0.0), "after the next tick it is too late"
+    assert timeline.locked == 5
 
 
 def test_a_steer_for_later_takes_the_first_boundary_at_or_past_its_picture() -> None:
