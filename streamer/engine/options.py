@@ -67,6 +67,6 @@ def worker_arguments(args: argparse.Namespace) -> tuple[str, ...]:
             found.append(flag)
         elif isinstance(value, list):
             found += [part for each in value for part in (flag, each)]
-        elif value not in (None, False):
+        elif value is not None and value is not False:
             found += [flag, str(value)]
     return tuple(found)

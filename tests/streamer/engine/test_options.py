@@ -36,6 +36,7 @@ def test_the_worker_gets_what_serve_was_told() -> None:
     assert (told.heads, told.text_offload, told.precision) == (4, True, "reference")
     assert told.quantize == ["int8", "text_encoder=bnb4"]
     assert parsed("--window", "none").window == "none"
+    assert parsed("--heads", "0").heads == 0, "the worker refuses it"
     assert {getattr(parsed(), name) or None for name in FLAGS} == {None}
 
 
