@@ -24,7 +24,8 @@ def _host_addresses(use_ipv4: bool, use_ipv6: bool) -> list[str]:
 async def _query_consent(self: aioice.ice.Connection) -> None:
     """Close the connection when the peer no longer answers: 10.5 to 13.5 s after it vanished.
 
-    A silence of up to 8.5 s, from a check's first packet to the last one of its tries, is borne; one of more may not be.
+    A silence of up to 8.5 s, from the first packet of the first try to the last of the last, is borne; a longer one
+    may not be, even if it is over by then.
     aioice's own takes 27 to 39 s, and counts an answer after 0.5 s as none: it ends a connection that is only slow.
     """
     while True:

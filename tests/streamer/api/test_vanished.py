@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -32,28 +33,30 @@ async def port(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     settings = Settings(model=str(tiny_model), threads=1, rate_hz=16, seed=1)
     serving = asyncio.create_task(cli.serve_on(listener, settings))
     async with asyncio.timeout(90), httpx.AsyncClient(base_url=f"http://127.0.0.1:{number}") as http:
-        while (await http.get("/v1/streams/main")).status_code != 200:
-            pass
+        while (await http.get("/v1/streams/main")).status_code != 200:  # noqa: ASYNC110 - no event tells
+            await asyncio.sleep(0.1)
     yield number
     serving.cancel()
     await asyncio.gather(serving, return_exceptions=True)
 
 
-async def viewers(events: ClientConnection, kind: str) -> int:
-    """How many watch, by the next event of this kind."""
+async def following(events: ClientConnection, kind: str) -> dict[str, Any]:
+    """The data of the next event of this kind."""
     while (event := json.loads(await events.recv()))["type"] != kind:
         pass
-    return int(event["data"]["viewers"])
+    return dict(event["data"])
 
 
 async def test_a_websocket_that_answers_no_ping_is_no_viewer(port: int) -> None:
     async with connect(f"ws://127.0.0.1:{port}/v1/streams/main/events?after=0") as events, asyncio.timeout(15):
+        while (await following(events, "stream.status"))["status"] != "paused":
+            pass  # its first pictures are not here yet
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(UPGRADE.encode())
         assert b"101" in await reader.readline()
-        while await viewers(events, "stream.status") != 1:
-            pass
-        assert await viewers(events, "stream.status") == 0
+        for count in (1, 0):
+            while (await following(events, "stream.status"))["viewers"] != count:
+                pass
         writer.close()
 
 
@@ -67,5 +70,5 @@ async def test_who_takes_pictures_slowly_stays_a_viewer(port: int) -> None:
         await anext(pictures)
         await anext(pictures)  # asked for, the first one is acknowledged
         for _ in range(6):  # seconds of video, of which 2 may be under way
-            assert await viewers(events, "clock") == 1
+            assert (await following(events, "clock"))["viewers"] == 1
         await anext(pictures)
