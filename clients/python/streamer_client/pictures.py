@@ -76,6 +76,8 @@ async def decode(stream: Stream) -> AsyncGenerator[Picture, None]:
     seq = int((await stream.refresh())["seq"])
     async with VideoSocket(stream.video_url, token=stream.token) as video:
         hello: dict[str, Any] = video.hello
+        # Nothing was taken yet, but from the first acknowledgement on the server sends no more than 2 s ahead.
+        await video.acknowledge(int(hello["tick"]) - 1)
         positions = _Positions(int(hello["tick"]), int(hello["picture"]))
         told = asyncio.create_task(_listen(stream, positions, seq))
         try:

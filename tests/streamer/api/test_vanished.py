@@ -67,8 +67,7 @@ async def test_who_takes_pictures_slowly_stays_a_viewer(port: int) -> None:
         aclosing((await client.streams.get("main")).pictures()) as pictures,
         asyncio.timeout(60),
     ):
-        await anext(pictures)
-        await anext(pictures)  # asked for, the first one is acknowledged
-        for _ in range(6):  # seconds of video, of which 2 may be under way
+        await anext(pictures)  # and is not done with it for long
+        for _ in range(11):  # seconds of video, of which 2 may be under way and 8 would fit the client's queue
             assert (await following(events, "clock"))["viewers"] == 1
         await anext(pictures)
