@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SEND_BUFFER_BYTES = 64 << 10
 PING_INTERVAL_S, PONG_TIMEOUT_S = 5.0, 15.0
-"""A WebSocket whose peer vanished without a word is closed 15 to 20 s later. On a slow link the ping waits behind the
+"""A WebSocket whose peer vanished without a word is closed 15 to 21 s later. On a slow link the ping waits behind the
 video that is under way, so it has to be patient."""
 
 
@@ -170,6 +170,7 @@ async def serve_on(listener: socket.socket, settings: Settings) -> int:
     import uvicorn
 
     from streamer.api.app import create_app
+    from streamer.api.keepalive import WebSocketProtocol
     from streamer.clips.manager import Clips
     from streamer.engine.process import Engine, EngineError
     from streamer.session.errors import SessionError
@@ -200,7 +201,7 @@ async def serve_on(listener: socket.socket, settings: Settings) -> int:
             create_app(settings, sessions, engine, clips),
             log_level="warning",
             access_log=False,
-            ws="websockets-sansio",
+            ws=WebSocketProtocol,
             ws_per_message_deflate=False,
             ws_max_size=1 << 16,
             ws_ping_interval=PING_INTERVAL_S,

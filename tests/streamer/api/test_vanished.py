@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -24,10 +25,13 @@ UPGRADE = (
 
 
 @pytest.fixture
-async def port(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
-    """Of a server in this process, which pings often."""
+async def port(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> AsyncIterator[int]:
+    """Of a server in this process, which pings often, waits a second for an answer (or as told), buffers little."""
     monkeypatch.setattr(cli, "PING_INTERVAL_S", 0.1)
-    monkeypatch.setattr(cli, "PONG_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(cli, "PONG_TIMEOUT_S", getattr(request, "param", 1.0))
+    monkeypatch.setattr(cli, "SEND_BUFFER_BYTES", 4096)
     listener = cli.listen("127.0.0.1", 0)
     number = listener.getsockname()[1]
     settings = Settings(model=str(tiny_model), threads=1, rate_hz=16, seed=1)
@@ -47,17 +51,18 @@ async def following(events: ClientConnection, kind: str) -> dict[str, Any]:
     return dict(event["data"])
 
 
+@pytest.mark.parametrize("port", [1.0, 4.0], indirect=True, ids=["all was sent", "the buffers are full"])
 async def test_a_websocket_that_answers_no_ping_is_no_viewer(port: int) -> None:
     async with connect(f"ws://127.0.0.1:{port}/v1/streams/main/events?after=0") as events, asyncio.timeout(15):
         while (await following(events, "stream.status"))["status"] != "paused":
             pass  # its first pictures are not here yet
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(UPGRADE.encode())
-        assert b"101" in await reader.readline()
-        for count in (1, 0):
-            while (await following(events, "stream.status"))["viewers"] != count:
-                pass
-        writer.close()
+        with socket.socket() as viewer:
+            viewer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+            viewer.connect(("127.0.0.1", port))
+            viewer.sendall(UPGRADE.encode())
+            for count in (1, 0):
+                while (await following(events, "stream.status"))["viewers"] != count:
+                    pass
 
 
 async def test_who_takes_pictures_slowly_stays_a_viewer(port: int) -> None:
