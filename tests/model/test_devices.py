@@ -149,8 +149,8 @@ def test_a_stream_keeps_to_its_device_and_needs_no_float64(
         guided = LatentStream(net, **options, seed=2, guidance_scale=2.0, negative_text=words, negative_mask=mask,
                               pool=plain.pool)  # fmt: skip
         blocks: list[Tensor] = []
-        for _ in range(2 + 2 * 3):  # three blocks; the first has none before it to commit
-            blocks += [block for block in advance([plain, guided], bucket=3) if block is not None]
+        while under_way := [stream for stream in (plain, guided) if stream.block_index < 3]:
+            blocks += [block for block in advance(under_way, bucket=3) if block is not None]
             if guided.at_boundary:
                 guided.steer(*text(), loras=adapter_set([(make_adapter(torch.bfloat16), 0.5)]))
         assert len(blocks) == 6
