@@ -20,6 +20,9 @@ from streamer.engine.options import add_loading_options, worker_arguments
 from streamer.settings import Settings
 
 if TYPE_CHECKING:
+    import uvicorn
+    from fastapi import FastAPI
+
     from streamer.engine.protocol import Ready
 
 SEND_BUFFER_BYTES = 64 << 10
@@ -167,10 +170,7 @@ async def serve_on(listener: socket.socket, settings: Settings) -> int:
     settings = dataclasses.replace(settings, port=listener.getsockname()[1])
     print(f"Streamer: {settings.url}  (warming up)", flush=True)
 
-    import uvicorn
-
     from streamer.api.app import create_app
-    from streamer.api.keepalive import WebSocketProtocol
     from streamer.clips.manager import Clips
     from streamer.engine.process import Engine, EngineError
     from streamer.session.errors import SessionError
@@ -186,30 +186,7 @@ async def serve_on(listener: socket.socket, settings: Settings) -> int:
     )
     sessions, clips = Sessions(engine, settings), Clips(engine, settings)
 
-    # uvicorn's words for every handshake that was answered with a refusal; who was refused has the problem.
-    refused = "ASGI callable returned without completing handshake."
-    logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg != refused)
-
-    class Server(uvicorn.Server):
-        @contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            # The signals are this function's: streams must end before connections close.
-            yield
-
-    server = Server(
-        uvicorn.Config(
-            create_app(settings, sessions, engine, clips),
-            log_level="warning",
-            access_log=False,
-            ws=WebSocketProtocol,
-            ws_per_message_deflate=False,
-            ws_max_size=1 << 16,
-            ws_ping_interval=PING_INTERVAL_S,
-            ws_ping_timeout=PONG_TIMEOUT_S,
-            timeout_graceful_shutdown=3,
-            lifespan="off",
-        )
-    )
+    server = http_server(create_app(settings, sessions, engine, clips))
     try:
         await clips.start()
     except OSError as error:
@@ -242,6 +219,36 @@ async def serve_on(listener: socket.socket, settings: Settings) -> int:
         server.should_exit = True
         await serving
         await engine.close()
+
+
+def http_server(app: FastAPI) -> uvicorn.Server:
+    """What speaks HTTP and WebSocket. It leaves signals alone: streams must end before connections close."""
+    import uvicorn
+
+    from streamer.api.keepalive import WebSocketProtocol
+
+    class Server(uvicorn.Server):
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
+    # uvicorn's words for every handshake that was answered with a refusal; who was refused has the problem.
+    refused = "ASGI callable returned without completing handshake."
+    logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg != refused)
+    return Server(
+        uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            ws=WebSocketProtocol,
+            ws_per_message_deflate=False,
+            ws_max_size=1 << 16,
+            ws_ping_interval=PING_INTERVAL_S,
+            ws_ping_timeout=PONG_TIMEOUT_S,
+            timeout_graceful_shutdown=3,
+            lifespan="off",
+        )
+    )
 
 
 def served(ready: Ready) -> str:
