@@ -39,7 +39,7 @@ async def test_the_page_makes_a_clip_and_shows_it(view: Opener, clips: Server) -
     video = page.locator("#clip")
     await expect(video).to_be_visible(timeout=60_000)
     await expect(page.locator("#card")).to_be_hidden()
-    await page.wait_for_function("document.querySelector('#clip').readyState >= 2")
+    await page.wait_for_function("() => document.querySelector('#clip').readyState >= 2")
     assert await video.evaluate("(video) => [video.videoWidth, video.videoHeight]") == [128, 64]
     await expect(page.get_by_role("link", name="Save the clip")).to_have_attribute("download", "the sea at night.mp4")
     # It is there again after a reload, and a stream's page says the same.

@@ -70,12 +70,12 @@ async def test_plays_and_steers_in_another_sites_page(tiny_model: Path, chromium
         await pad.click()
         assert await pad.get_attribute("aria-pressed") == "true"
         await page.wait_for_function(
-            "document.querySelector('live-stream').prompt === 'snowy mountains at night'", timeout=20_000
+            "() => document.querySelector('live-stream').prompt === 'snowy mountains at night'", timeout=20_000
         )
         field = page.locator("live-stream input")
         await field.fill("fog")
         await field.press("Enter")
-        await page.wait_for_function("document.querySelector('live-stream').prompt === 'fog'", timeout=20_000)
+        await page.wait_for_function("() => document.querySelector('live-stream').prompt === 'fog'", timeout=20_000)
 
         gone = await page.evaluate("""async () => {
           const element = document.querySelector("live-stream");
