@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.training.flow import SHIFT, WINDOW_BLOCKS, Batch, Net, Placed, disturb, wide
+from model.training.flow import SHIFT, WINDOW_BLOCKS, Batch, Net, Placed, disturb, filled, wide
 from model.training.layout import clip_layout, send
 from model.training.rows import take
 
@@ -90,20 +90,20 @@ class Teacher:
         hidden, mask = self.net.with_empty(batch.text.flatten(0, 1), batch.mask.flatten(0, 1))
         text, null = self.net.rows.project_text(hidden), len(hidden) - 1
         zero = torch.zeros(rows, device=device)
-        caption = self._fill(at.caption[: at.clean], null)
+        caption = filled(at.caption[: at.clean], rows, null)
         clean = layout.clean_part().padded(rows).to(device)
-        _, states = self.net.rows(self._fill(source[at.past]), zero, text[caption], mask[caption], clean, keep=True)
+        _, states = self.net.rows(filled(source[at.past], rows), zero, text[caption], mask[caption], clean, keep=True)
         assert states is not None
         noisy = layout.noisy_part().padded(rows).to(device)
         asked = at.caption[at.clean :]
         if self._guided:
             asked = torch.cat([asked[: len(asked) // 2], torch.full_like(asked[len(asked) // 2 :], null)])
-        asked = self._fill(asked, null)
+        asked = filled(asked, rows, null)
         told = (text[asked], mask[asked])
         x = torch.randn_like(x0.flatten(0, 1))
         points = [x]
         for sigma, after in zip(self._sigmas[:-1], self._sigmas[1:], strict=True):
-            both = self._fill(torch.cat([x, x]) if self._guided else x)
+            both = filled(torch.cat([x, x]) if self._guided else x, rows)
             v, _ = self.net.rows(both, zero + 1000 * sigma, *told, noisy, past=states)
             x = (x.float() - (sigma - after) * self._guide(v, len(x))).to(x.dtype)
             points.append(x)
@@ -116,10 +116,6 @@ class Teacher:
             return asked
         empty = v[count : 2 * count].float()
         return empty + self.guidance * (asked - empty)
-
-    def _fill(self, rows: Tensor, value: int = 0) -> Tensor:
-        filler = rows.new_full((self._rows - len(rows), *rows.shape[1:]), value)
-        return torch.cat([rows, filler])
 
 
 class Student:
@@ -159,7 +155,7 @@ class Student:
         start = walks.points[begin, clip, frame]
         chord = start.float() - walks.points[end, clip, frame].float()
         clean = walks.clean[send(pick, device)].flatten(0, 1)[at.past]
-        latents = torch.cat([clean, start, start.new_zeros((self._rows - at.used, *start.shape[1:]))])
+        latents = filled(torch.cat([clean, start]), self._rows)
         timestep = F.pad(self._there[begin] * 1000, (at.clean, self._rows - at.used))
         blocks, null = walks.lengths.shape[1], len(walks.hidden) - 1
         captions = (pick[:, None] * blocks + torch.arange(blocks)).flatten()

@@ -180,9 +180,8 @@ class BlockFlow:
             text: each row's caption.
             at: where the rows stand.
         """
-        filler = noisy.new_zeros((self.rows - at.used, *noisy.shape[1:]))
         timestep = F.pad(sigma.float() * 1000, (at.clean, self.rows - at.used))
-        latents = torch.cat([clean.to(noisy.dtype), noisy, filler])
+        latents = filled(torch.cat([clean.to(noisy.dtype), noisy]), self.rows)
         v, _ = self.net.rows(latents, timestep, *text.rows(text.index), at.layout)
         return v[at.clean : at.used]
 
@@ -208,6 +207,11 @@ class BlockFlow:
 def wide(rows: Tensor) -> Tensor:
     """`(rows,)` to `(rows, 1, 1, 1)`."""
     return rows.view(-1, 1, 1, 1)
+
+
+def filled(rows: Tensor, count: int, value: int = 0) -> Tensor:
+    """`rows` and filler of that value behind them, `count` in all."""
+    return torch.cat([rows, rows.new_full((count - len(rows), *rows.shape[1:]), value)])
 
 
 def add_noise(x0: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from model.sampler import adams_bashforth, euler, renoise, sigma_of
-from model.training.flow import PLAIN_TIMESTEPS, SHIFT, WINDOW_BLOCKS, Batch, Net, Placed, disturb, wide
+from model.training.flow import PLAIN_TIMESTEPS, SHIFT, WINDOW_BLOCKS, Batch, Net, Placed, disturb, filled, wide
 from model.training.layout import clip_layout
 
 ANCHORED = 0.5
@@ -42,7 +42,8 @@ class RollOut:
         truth = frames.flatten(0, 1)[at.past]
         hidden, mask = self._net.with_empty(batch.text.flatten(0, 1), batch.mask.flatten(0, 1))
         text, null = self._net.rows.project_text(hidden), len(hidden) - 1
-        committed, asked = (self._fill(part, null) for part in at.caption.split(at.clean))
+        captions = (filled(part, self._rows, null) for part in at.caption.split(at.clean))
+        committed, asked = ((text[caption], mask[caption]) for caption in captions)
         clean = layout.clean_part().padded(self._rows).to(self._device)
         noisy = layout.noisy_part().padded(self._rows).to(self._device)
         first = (layout.block[at.clean :] == 0).to(self._device)
@@ -52,11 +53,11 @@ class RollOut:
 
         made = disturb(truth, at)
         for _ in range(rounds):
-            _, states = self._net.rows(self._fill(made), zero, text[committed], mask[committed], clean, keep=True)
+            _, states = self._net.rows(filled(made, self._rows), zero, *committed, clean, keep=True)
             x, before = noise, None
             for timestep, after in zip(PLAIN_TIMESTEPS, [*PLAIN_TIMESTEPS[1:], None], strict=True):
-                told = (text[asked], mask[asked])
-                v, _ = self._net.rows(self._fill(x.to(truth.dtype)), zero + timestep, *told, noisy, past=states)
+                latents = filled(x.to(truth.dtype), self._rows)
+                v, _ = self._net.rows(latents, zero + timestep, *asked, noisy, past=states)
                 flow, sigma = v[: at.clean].float(), sigma_of(timestep, SHIFT)
                 following = 0.0 if after is None else sigma_of(after, SHIFT)
                 if before is None:
@@ -66,7 +67,3 @@ class RollOut:
                 before = flow, sigma
             made = x.to(truth.dtype)
         return frames.flatten(0, 1).index_copy(0, at.past, made).view_as(frames)
-
-    def _fill(self, rows: Tensor, value: int = 0) -> Tensor:
-        filler = rows.new_full((self._rows - len(rows), *rows.shape[1:]), value)
-        return torch.cat([rows, filler])
